@@ -1,0 +1,1 @@
+//! Cambricon MLUs, loaded at run time.

@@ -1,0 +1,1 @@
+//! Hygon DCUs and HCUs, loaded at run time.

@@ -1,0 +1,1 @@
+//! Scripted machines of any shape with faults on demand.

@@ -1,0 +1,1 @@
+//! The contract of the core traits as executable cases.

@@ -1,0 +1,1 @@
+//! What a kubelet plugin in Rust needs; knows no GPU.

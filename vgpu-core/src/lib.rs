@@ -1,0 +1,1 @@
+//! The vendor-neutral model, traits, planner and CDI of vgpu.

@@ -1,0 +1,1 @@
+//! One node: inventory, offers, claims, ledger, lanes and health policy.

@@ -1,0 +1,1 @@
+//! The thin node agent between vgpu-node and the kubelet.
