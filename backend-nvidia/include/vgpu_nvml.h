@@ -1,0 +1,130 @@
+/*
+ * The part of NVML's C ABI that vgpu calls without nvml-wrapper, written by us from the facts in the field notes
+ * (names, numbers, layouts): what nvml-wrapper 0.13 gets wrong, leaves out, or reads without a bound.
+ *
+ * - Events: the wrapper drops the GPU and compute instance ids, truncates event types it does not know, and its
+ *   event set panics on drop where nvmlEventSetFree is missing.
+ * - Strings and PCI records: the wrapper reads up to a NUL that a broken library may not have written.
+ * - Process lists: the wrapper allocates as many entries as the library says there are.
+ * - What an NVLink ends at: the wrapper's remote_device_type writes the answer into a temporary and always says Unknown.
+ * - Remapped rows and the first version of the memory call: not wrapped.
+ *
+ * Functions are typedefs, never declarations, so that nothing links to the library: sys.rs looks each one up by the
+ * typedef's name less the suffix "_fn". `cargo xtask bindings` turns this file into src/bindings.rs.
+ *
+ * Room for: MIG instances (create, destroy, list, placements); they come with the carving of cards.
+ */
+#ifndef VGPU_NVML_H
+#define VGPU_NVML_H
+
+/* Return codes that this crate tells apart; any other number is kept as it is. */
+#define VGPU_NVML_SUCCESS 0u
+#define VGPU_NVML_ERROR_INVALID_ARGUMENT 2u
+#define VGPU_NVML_ERROR_NOT_SUPPORTED 3u
+#define VGPU_NVML_ERROR_NOT_FOUND 6u
+#define VGPU_NVML_ERROR_INSUFFICIENT_SIZE 7u
+#define VGPU_NVML_ERROR_TIMEOUT 10u
+#define VGPU_NVML_ERROR_FUNCTION_NOT_FOUND 13u
+#define VGPU_NVML_ERROR_GPU_IS_LOST 15u
+#define VGPU_NVML_ERROR_ARGUMENT_VERSION_MISMATCH 25u
+
+/* Buffer sizes in bytes, NUL included: the larger where two versions of a call differ. */
+#define VGPU_NVML_DRIVER_VERSION_SIZE 80u
+#define VGPU_NVML_NAME_SIZE 96u
+#define VGPU_NVML_UUID_SIZE 96u
+
+/* What an instance id says where there is no instance. (A size that the driver may not tell is all ones, 64 bits.) */
+#define VGPU_NVML_NO_INSTANCE 0xFFFFFFFFu
+
+/* How a field's value is to be read. */
+#define VGPU_NVML_VALUE_DOUBLE 0u
+#define VGPU_NVML_VALUE_UNSIGNED_INT 1u
+#define VGPU_NVML_VALUE_UNSIGNED_LONG 2u
+#define VGPU_NVML_VALUE_UNSIGNED_LONG_LONG 3u
+#define VGPU_NVML_VALUE_SIGNED_LONG_LONG 4u
+#define VGPU_NVML_VALUE_SIGNED_INT 5u
+#define VGPU_NVML_VALUE_UNSIGNED_SHORT 6u
+
+typedef unsigned int nvmlReturn_t;
+
+/* Both handles are opaque pointers that the library owns. */
+typedef struct vgpu_nvml_device_st *nvmlDevice_t;
+typedef struct vgpu_nvml_event_set_st *nvmlEventSet_t;
+
+typedef struct {
+    nvmlDevice_t device;
+    unsigned long long eventType;
+    unsigned long long eventData;
+    unsigned int gpuInstanceId;
+    unsigned int computeInstanceId;
+} nvmlEventData_t;
+
+typedef struct {
+    unsigned long long total;
+    unsigned long long free;
+    unsigned long long used;
+} nvmlMemory_t;
+
+typedef struct {
+    char busIdLegacy[16];
+    unsigned int domain;
+    unsigned int bus;
+    unsigned int device;
+    unsigned int pciDeviceId;
+    unsigned int pciSubSystemId;
+    char busId[32];
+} nvmlPciInfo_t;
+
+typedef struct {
+    unsigned int pid;
+    unsigned long long usedGpuMemory;
+    unsigned int gpuInstanceId;
+    unsigned int computeInstanceId;
+} nvmlProcessInfo_t;
+
+typedef union {
+    double dVal;
+    int siVal;
+    unsigned int uiVal;
+    unsigned long ulVal;
+    unsigned long long ullVal;
+    long long sllVal;
+    unsigned short usVal;
+} nvmlValue_t;
+
+typedef struct {
+    unsigned int fieldId;
+    unsigned int scopeId;
+    long long timestamp;
+    long long latencyUsec;
+    unsigned int valueType;
+    nvmlReturn_t nvmlReturn;
+    nvmlValue_t value;
+} nvmlFieldValue_t;
+
+typedef nvmlReturn_t nvmlInit_v2_fn(void);
+typedef nvmlReturn_t nvmlSystemGetDriverVersion_fn(char *version, unsigned int length);
+typedef nvmlReturn_t nvmlDeviceGetCount_v2_fn(unsigned int *count);
+typedef nvmlReturn_t nvmlDeviceGetHandleByIndex_v2_fn(unsigned int index, nvmlDevice_t *device);
+typedef nvmlReturn_t nvmlDeviceGetHandleByUUID_fn(const char *uuid, nvmlDevice_t *device);
+typedef nvmlReturn_t nvmlDeviceGetIndex_fn(nvmlDevice_t device, unsigned int *index);
+typedef nvmlReturn_t nvmlDeviceGetName_fn(nvmlDevice_t device, char *name, unsigned int length);
+typedef nvmlReturn_t nvmlDeviceGetUUID_fn(nvmlDevice_t device, char *uuid, unsigned int length);
+typedef nvmlReturn_t nvmlDeviceGetPciInfo_v3_fn(nvmlDevice_t device, nvmlPciInfo_t *pci);
+typedef nvmlReturn_t nvmlDeviceGetNvLinkRemotePciInfo_v2_fn(nvmlDevice_t device, unsigned int link, nvmlPciInfo_t *pci);
+typedef nvmlReturn_t nvmlDeviceGetNvLinkRemoteDeviceType_fn(nvmlDevice_t device, unsigned int link, unsigned int *kind);
+typedef nvmlReturn_t nvmlDeviceGetMemoryInfo_fn(nvmlDevice_t device, nvmlMemory_t *memory);
+typedef nvmlReturn_t nvmlDeviceGetMigMode_fn(nvmlDevice_t device, unsigned int *current, unsigned int *pending);
+typedef nvmlReturn_t nvmlDeviceGetComputeRunningProcesses_v3_fn(nvmlDevice_t device, unsigned int *count,
+                                                                nvmlProcessInfo_t *processes);
+typedef nvmlReturn_t nvmlDeviceGetFieldValues_fn(nvmlDevice_t device, int count, nvmlFieldValue_t *values);
+typedef nvmlReturn_t nvmlDeviceGetRemappedRows_fn(nvmlDevice_t device, unsigned int *corrected,
+                                                  unsigned int *uncorrected, unsigned int *pending,
+                                                  unsigned int *failed);
+typedef nvmlReturn_t nvmlDeviceGetSupportedEventTypes_fn(nvmlDevice_t device, unsigned long long *types);
+typedef nvmlReturn_t nvmlDeviceRegisterEvents_fn(nvmlDevice_t device, unsigned long long types, nvmlEventSet_t set);
+typedef nvmlReturn_t nvmlEventSetCreate_fn(nvmlEventSet_t *set);
+typedef nvmlReturn_t nvmlEventSetFree_fn(nvmlEventSet_t set);
+typedef nvmlReturn_t nvmlEventSetWait_v2_fn(nvmlEventSet_t set, nvmlEventData_t *data, unsigned int timeout_ms);
+
+#endif

@@ -1,0 +1,4 @@
+//! placeholder
+pub(crate) fn run(_: &std::path::Path, _: &[String]) -> anyhow::Result<()> {
+    anyhow::bail!("not yet")
+}
