@@ -29,7 +29,7 @@ pub struct Error {
     pub vendor: Option<Box<VendorCode>>,
     /// What caused it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub source: Option<Box<Error>>,
+    pub source: Option<Box<Self>>,
 }
 
 impl Error {
