@@ -212,7 +212,8 @@ fn room(
         return Err(no_room());
     }
     if let Some(asked) = size.compute {
-        let busy: u64 = held.iter().filter_map(|h| h.size.compute).map(|c| u64::from(c.units)).sum();
+        let busy: u64 =
+            held.iter().filter_map(|h| h.size.compute).map(|c| u64::from(c.units)).sum();
         if busy + u64::from(asked.units) > u64::from(asked.of.get()) {
             return Err(no_room());
         }

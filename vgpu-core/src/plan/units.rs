@@ -164,9 +164,11 @@ pub fn advertise(cards: &[CardRoom], bounds: Bounds) -> u64 {
     };
     // Beyond the largest card every request fails, so `n` needs to go one past it at the most.
     let top = cards.iter().map(|c| c.units).max().unwrap_or(0) + 1;
-    (smallest..=bounds.largest.min(top))
+    let most = (smallest..=bounds.largest.min(top))
         .map(|n| (n - 1).saturating_add(cards.iter().map(|c| gave(c, n)).sum()))
         .min()
         .unwrap_or(0)
-        .min(free)
+        .min(free);
+    // A sum that admits not even the smallest request would only mislead.
+    if most < smallest { 0 } else { most }
 }
