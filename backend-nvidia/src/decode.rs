@@ -82,3 +82,60 @@ pub(crate) fn whole_number(
     u64::try_from(signed)
         .map_err(|_below| malformed(call, format!("field {} is {signed}", field.fieldId)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::mem::{align_of, size_of};
+
+    use nvml_wrapper_sys::bindings as theirs;
+
+    use super::*;
+
+    #[test]
+    fn layouts_agree_with_the_vendors_header() {
+        fn same<A, B>() {
+            let (ours, theirs) = (std::any::type_name::<A>(), std::any::type_name::<B>());
+            assert_eq!(size_of::<A>(), size_of::<B>(), "{ours} and {theirs}");
+            assert_eq!(align_of::<A>(), align_of::<B>(), "{ours} and {theirs}");
+        }
+        same::<nvmlEventData_t, theirs::nvmlEventData_t>();
+        same::<nvmlFieldValue_t, theirs::nvmlFieldValue_t>();
+        same::<nvmlMemory_t, theirs::nvmlMemory_t>();
+        same::<nvmlPciInfo_t, theirs::nvmlPciInfo_t>();
+        same::<nvmlProcessInfo_t, theirs::nvmlProcessInfo_t>();
+    }
+
+    #[test]
+    fn fields_are_read_by_their_type() {
+        let read = |kind, bits: u64| {
+            let field = nvmlFieldValue_t {
+                fieldId: 230,
+                scopeId: 0,
+                timestamp: 0,
+                latencyUsec: 0,
+                valueType: kind,
+                nvmlReturn: 0,
+                value: nvmlValue_t { ullVal: bits },
+            };
+            whole_number("call", &field, bits).ok()
+        };
+        let junk_above = 0xdead_beef_0000_0003_u64;
+        assert_eq!(read(VGPU_NVML_VALUE_UNSIGNED_INT, junk_above), Some(3));
+        assert_eq!(read(VGPU_NVML_VALUE_UNSIGNED_SHORT, junk_above), Some(3));
+        assert_eq!(read(VGPU_NVML_VALUE_UNSIGNED_LONG_LONG, junk_above), Some(junk_above));
+        assert_eq!(read(VGPU_NVML_VALUE_SIGNED_INT, u64::MAX), None, "below 0");
+        assert_eq!(read(VGPU_NVML_VALUE_DOUBLE, 1), None, "not whole");
+        assert_eq!(read(77, 1), None, "a type of tomorrow");
+    }
+
+    #[test]
+    fn addresses_are_the_kernels() {
+        let at = |domain, bus, device| {
+            pci_address("call", &nvmlPciInfo_t { domain, bus, device, ..EMPTY_PCI }).ok()
+        };
+        assert_eq!(at(0, 0x1b, 0).as_deref(), Some("0000:1b:00.0"));
+        assert_eq!(at(0x1_0000, 0xff, 0x1f).as_deref(), Some("10000:ff:1f.0"));
+        assert_eq!(at(0, 0x100, 0), None);
+        assert_eq!(at(0, 0, 0x20), None);
+    }
+}

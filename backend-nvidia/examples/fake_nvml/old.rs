@@ -1,0 +1,13 @@
+//! The stand-in for NVML as an old driver ships it: the same machines, fewer functions (see `exports_newer.rs`).
+//!
+//! A scenario can make a function answer "function not found", but only a second library can lack the symbol.
+
+#![expect(unsafe_code, reason = "a C ABI: callers hand in pointers")]
+#![expect(dead_code, reason = "what only the newer functions use")]
+
+mod abi;
+mod exports;
+mod ffi;
+mod presets;
+mod scenario;
+mod world;
