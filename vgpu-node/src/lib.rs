@@ -1,1 +1,9 @@
-//! One node: inventory, offers, claims, ledger, lanes and health policy.
+//! One node: its inventory, offers, claims and ledger, the lanes to its drivers, and its health.
+//! Knows no Kubernetes.
+
+pub mod health;
+pub mod inventory;
+pub mod lanes;
+pub mod ledger;
+pub mod points;
+pub mod publish;

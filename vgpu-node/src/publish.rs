@@ -1,0 +1,1 @@
+//! CDI specs and claim files on disk.
