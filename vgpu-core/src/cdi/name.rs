@@ -255,7 +255,19 @@ mod tests {
         for good in ["a", "A_b.c-1", "vgpu.dev/level", "X.Y/z"] {
             assert_eq!(annotation_key(good), Ok(()), "{good}");
         }
-        for bad in ["", "/a", "a/", "a/b/c", "a:b", "-a", "a_b/c", "a..b/c", &"x".repeat(64)] {
+        for bad in [
+            "",
+            "/a",
+            "a/",
+            "a/b/c",
+            "a:b",
+            "-a",
+            "a_b/c",
+            "a..b/c",
+            "-a/b",
+            "a-/b",
+            &"x".repeat(64),
+        ] {
             assert!(annotation_key(bad).is_err(), "{bad}");
         }
     }
