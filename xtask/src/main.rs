@@ -7,7 +7,9 @@ use anyhow::{Result, bail};
 
 mod bindings;
 mod deps;
+mod graph;
 mod protos;
+mod unsafe_code;
 
 const HELP: &str = "\
 Chores of the vgpu workspace.
