@@ -1,15 +1,41 @@
 //! NVIDIA GPUs through NVML, loaded at run time.
+//!
+//! [`NvidiaFactory`] finds the library; what it makes serves whole cards and time-slice: discovery,
+//! topology, health and edits.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | `factory` | from a host to a backend, or the reason why there is none |
+//! | `backend`, `cards`, `schemes`, `topology` | discovery |
+//! | `partition`, `isolation`, `health` | the other traits, one each |
+//! | `host` | what the host's own files say |
+//! | `convert` | NVML's codes and values as the core's |
+//! | `api`, `loaded` | NVML as a safe trait, and the loaded library behind it |
+//! | `symbols`, `decode`, `sys`, `bindings` | the C side; `sys` has all the `unsafe` |
 
 mod api;
+mod backend;
 mod bindings;
+mod cards;
+mod convert;
 mod decode;
+mod factory;
+mod health;
+mod host;
+mod isolation;
 mod loaded;
+mod partition;
+mod schemes;
 mod symbols;
 mod sys;
+mod topology;
 
 pub use crate::api::{
     ComputeProcess, FIELD_RECOVERY_ACTION, FailureCause, LinkEnd, LoadFailure, MAX_CARDS,
     MAX_NVLINKS, MAX_PROCESSES, MemoryInfo, MigMode, NvmlApi, NvmlEventSet, NvmlFailure, PciInfo,
     RawEvent, RemappedRows, TemperatureLimit, TopologyLevel, Version,
 };
+pub use crate::backend::{NvidiaBackend, NvidiaOptions};
+pub use crate::factory::NvidiaFactory;
+pub use crate::health::{XID_RECOVERY_ACTION, XIDS, Xid, xid};
 pub use crate::loaded::LoadedNvml;

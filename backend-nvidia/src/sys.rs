@@ -1,6 +1,6 @@
 //! Loading NVML and calling what nvml-wrapper cannot: the only unsafe code of this crate.
 //!
-//! A library that was opened stays mapped for the life of the process: NVML starts threads and keeps state, and no
+//! An NVML that was opened stays mapped for the life of the process: NVML starts threads and keeps state, and no
 //! pointer into it may outlive it. So everything here is `'static` and nothing is ever unloaded.
 
 #![expect(unsafe_code, reason = "calls into a C library through pointers found at run time")]
@@ -93,7 +93,7 @@ pub(crate) struct SetEvent {
 }
 
 impl Table {
-    /// Opens `library` (a path, or a name for the loader to search), pins it and finds its functions.
+    /// Opens `library` (a path, or a name for the loader to search), finds its functions and pins it.
     ///
     /// # Errors
     ///
@@ -104,8 +104,7 @@ impl Table {
         // path is trusted with this process, as with LD_PRELOAD.
         let opened = unsafe { Library::new(library) }
             .map_err(|e| LoadFailure::Open { library: shown.to_string(), why: e.to_string() })?;
-        let pinned: &'static Library = Box::leak(Box::new(opened));
-        let mut finder = Finder { library: pinned, missing: Vec::new() };
+        let mut finder = Finder { library: &opened, missing: Vec::new() };
         let not_nvml = |lacks| LoadFailure::NotNvml { library: shown.to_string(), lacks };
         let table = Self {
             init: finder.required("nvmlInit_v2").map_err(not_nvml)?,
@@ -138,8 +137,11 @@ impl Table {
         for name in WRAPPER_SYMBOLS {
             finder.look(name);
         }
-        finder.missing.sort_unstable();
-        Ok(Self { missing: finder.missing, ..table })
+        let mut missing = finder.missing;
+        missing.sort_unstable();
+        // Pinned only now: what turned out not to be NVML is closed again, however often it is tried.
+        std::mem::forget(opened);
+        Ok(Self { missing, ..table })
     }
 
     /// The optional functions that are not there, sorted.
@@ -412,13 +414,13 @@ impl Handle {
     }
 }
 
-/// Looks functions up in a pinned library and notes what is not there.
-struct Finder {
-    library: &'static Library,
+/// Looks functions up in a library and notes what is not there.
+struct Finder<'a> {
+    library: &'a Library,
     missing: Vec<&'static str>,
 }
 
-impl Finder {
+impl Finder<'_> {
     fn required<P: Pointer>(&self, name: &'static str) -> Result<Required<P>, &'static str> {
         self.find(name).map(Required).ok_or(name)
     }
@@ -447,7 +449,8 @@ impl Finder {
 
     fn find<P: Pointer>(&self, name: &'static str) -> Option<NvmlCall<P>> {
         // SAFETY: `P` is an optional function pointer, which any address or null is; that the function has the
-        // signature of its name in vgpu_nvml.h is NVML's ABI, which never changes a name's meaning.
+        // signature of its name in vgpu_nvml.h is NVML's ABI, which never changes a name's meaning. Only a table can
+        // call it, and there is one only for a library that is never closed.
         let symbol = unsafe { self.library.get::<P>(name) }.ok()?;
         let function = symbol.function()?;
         Some(NvmlCall { name, function })

@@ -1,0 +1,104 @@
+//! Which card has which number: NVML counts cards, we name them.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use vgpu_core::{DeviceId, Error, ErrorKind, Result};
+
+use crate::api::{NvmlApi, NvmlFailure};
+use crate::convert::error;
+
+/// NVML, and the names of the cards that answered since the process started.
+///
+/// It lives as long as the loaded library, so that a backend that is opened anew still knows a card
+/// that has fallen off meanwhile. No lock is held over a call of the library: one card's call that
+/// never returns must not stop another's.
+#[derive(Debug)]
+pub(crate) struct Cards {
+    pub(crate) api: Arc<dyn NvmlApi>,
+    known: Mutex<BTreeMap<u32, DeviceId>>,
+}
+
+impl Cards {
+    pub(crate) fn new(api: Arc<dyn NvmlApi>) -> Self {
+        Self { api, known: Mutex::default() }
+    }
+
+    /// The card's present number, checked against the card itself.
+    ///
+    /// # Errors
+    /// `NotFound`, `Lost`, `DriverReplaced`, and whatever else reading its UUID may say.
+    pub(crate) fn index(&self, id: &DeviceId) -> Result<u32> {
+        self.lookup(id).map_err(|failure| match failure {
+            Lookup::Failed(failure) => error(&failure).with("device", id),
+            Lookup::Unknown => {
+                Error::new(ErrorKind::NotFound, format!("the NVIDIA driver has no card {id}"))
+            }
+        })
+    }
+
+    pub(crate) fn lookup(&self, id: &DeviceId) -> std::result::Result<u32, Lookup> {
+        let before = self.known().iter().find(|(_, known)| *known == id).map(|(index, _)| *index);
+        if let Some(index) = before {
+            match self.api.uuid(index) {
+                Ok(uuid) if uuid == id.as_str() => return Ok(index),
+                Ok(_) => {}
+                // No card of that number any more; it may have got another.
+                Err(failure) if matches!(failure.code(), Some(2 | 6)) => {}
+                Err(failure) => return Err(Lookup::Failed(failure)),
+            }
+        }
+        let index = match self.api.index_of(id.as_str()) {
+            Ok(index) => index,
+            Err(failure) if matches!(failure.code(), Some(2 | 3 | 6 | 28)) => {
+                return Err(Lookup::Unknown);
+            }
+            Err(failure) => return Err(Lookup::Failed(failure)),
+        };
+        // NVML finds MIG instances by UUID too, and answers with their card.
+        match self.api.uuid(index) {
+            Ok(uuid) if uuid == id.as_str() => {
+                self.remember(index, id);
+                Ok(index)
+            }
+            Ok(_) => Err(Lookup::Unknown),
+            Err(failure) => Err(Lookup::Failed(failure)),
+        }
+    }
+
+    /// The name of the card with this number: as it said before, else as it says itself, so that a
+    /// card in trouble is not asked. NVML gives no number to another card while it runs.
+    pub(crate) fn name(&self, index: u32) -> Option<DeviceId> {
+        if let Some(id) = self.known().get(&index) {
+            return Some(id.clone());
+        }
+        let id = self.api.uuid(index).ok().and_then(|uuid| DeviceId::new(uuid).ok())?;
+        self.remember(index, &id);
+        Some(id)
+    }
+
+    pub(crate) fn remember(&self, index: u32, id: &DeviceId) {
+        let mut known = self.known();
+        known.retain(|number, name| *number == index || name != id);
+        known.insert(index, id.clone());
+    }
+
+    /// Every card that ever answered, by its last number.
+    pub(crate) fn remembered(&self) -> BTreeMap<u32, DeviceId> {
+        self.known().clone()
+    }
+
+    fn known(&self) -> MutexGuard<'_, BTreeMap<u32, DeviceId>> {
+        // A map of names is whole after every statement, so a panic elsewhere does not spoil it.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why a card has no number.
+#[derive(Debug)]
+pub(crate) enum Lookup {
+    /// Asking about it failed.
+    Failed(NvmlFailure),
+    /// NVML has no such card.
+    Unknown,
+}

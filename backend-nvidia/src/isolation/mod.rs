@@ -1,0 +1,156 @@
+//! What a container needs to compute on its cards, and on no other.
+//!
+//! Whole cards and turns are shown by edits alone: nothing is limited on a living container. A turn
+//! shows less than a whole card: no `nvidia-uvm-tools` (it reads other processes of one user), no
+//! `nvidia-modeset`, no display nodes, no daemons' programs.
+//!
+//! # A stand-in for the library
+//! A library that was named, on a host where the kernel has no NVIDIA driver and there is no driver
+//! library, can only be a stand-in (`fake_nvml`). Edits then carry the nodes that a driver would
+//! have, so that they can be looked at on any machine; everywhere else a missing node or library is
+//! an error.
+
+mod driver;
+mod nodes;
+
+use std::path::Path;
+
+use vgpu_core::edits::{ContainerEdits, Hook, HookAction, HookStage};
+use vgpu_core::isolation::Isolation;
+use vgpu_core::order::{Grant, Target};
+use vgpu_core::{Confinement, Container, DeviceId, Error, ErrorKind, Result, Scheme, Size};
+
+use crate::api::NvmlFailure;
+use crate::backend::NvidiaBackend;
+use crate::convert;
+use crate::isolation::driver::Libraries;
+use crate::isolation::nodes::Nodes;
+use crate::partition;
+
+impl Isolation for NvidiaBackend {
+    fn edits(&self, targets: &[Target]) -> Result<ContainerEdits> {
+        self.shown(targets).map_err(|e| e.during("edits"))
+    }
+
+    fn confine(&self, target: &Target, _container: &Container) -> Result<Confinement> {
+        self.granted(&target.grant).map_err(|e| e.during("confine"))?;
+        Ok(Confinement::NotNeeded)
+    }
+
+    // No limit was set, so that none is in force, whatever became of the card.
+    fn unconfine(&self, _target: &Target, _container: &Container) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl NvidiaBackend {
+    fn shown(&self, targets: &[Target]) -> Result<ContainerEdits> {
+        if targets.is_empty() {
+            return Ok(ContainerEdits::default());
+        }
+        let cards: Vec<u32> =
+            targets.iter().map(|target| self.granted(&target.grant)).collect::<Result<_>>()?;
+        let version = self.api().driver_version().map_err(|failure| convert::error(&failure))?;
+        let libraries = Libraries::find(&self.tree, &version);
+        let nodes = Nodes::new(&self.tree);
+        let stand_in = self.named && libraries.is_empty() && !nodes.kernel_has_driver();
+        if !stand_in {
+            libraries.check(&self.tree, &version)?;
+        }
+        // What is meant for one tenant alone is shown only to one that shares no card at all.
+        let exclusive = targets.iter().all(|target| matches!(target.grant, Grant::Whole(_)));
+        let mut edits = common(&nodes, libraries, exclusive, stand_in)?;
+        edits.mounts.extend(driver::programs(&self.tree, exclusive));
+        edits.mounts.extend(driver::sockets(&self.tree, exclusive));
+        for (target, index) in targets.iter().zip(cards) {
+            let whole = matches!(target.grant, Grant::Whole(_));
+            edits = edits.merge(self.card(&nodes, index, whole, stand_in)?)?;
+        }
+        Ok(edits)
+    }
+
+    /// The number of the card that a grant is on, if this backend could have given it.
+    fn granted(&self, grant: &Grant) -> Result<u32> {
+        let device = grant.device();
+        let index = self.cards.index(&device)?;
+        match grant {
+            Grant::Part(part) => return Err(partition::no_part(part)),
+            Grant::Shared { scheme, .. } if *scheme != Scheme::TIME_SLICE => {
+                return Err(partition::unserved(&device, scheme));
+            }
+            Grant::Shared { size, .. } if *size != Size::ANY => {
+                return Err(Error::new(
+                    ErrorKind::Invalid,
+                    format!("a turn on {device} has no size, and {size} was asked; ask for any"),
+                ));
+            }
+            Grant::Shared { .. } | Grant::Whole(_) => {}
+        }
+        match self.api().mig_mode(index) {
+            Ok(mig) if mig.current => Err(in_mig_mode(&device)),
+            Ok(_) => Ok(index),
+            Err(failure) if failure.is_unsupported() => Ok(index),
+            Err(failure) => Err(of_card(&failure, &device)),
+        }
+    }
+
+    fn card(
+        &self,
+        nodes: &Nodes<'_>,
+        index: u32,
+        whole: bool,
+        stand_in: bool,
+    ) -> Result<ContainerEdits> {
+        let error = |failure| convert::error(&failure);
+        let minor = self.api().minor_number(index).map_err(error)?;
+        let mut edits = ContainerEdits::default();
+        edits.nodes.push(nodes.card(minor, stand_in)?);
+        if whole {
+            let address = match self.api().pci_info(index) {
+                Ok(pci) => Some(pci.address),
+                Err(failure) if failure.is_unsupported() => None,
+                Err(failure) => return Err(error(failure)),
+            };
+            edits.nodes.extend(address.iter().flat_map(|address| nodes.display(address)));
+        }
+        Ok(edits)
+    }
+}
+
+fn common(
+    nodes: &Nodes<'_>,
+    libraries: Libraries,
+    exclusive: bool,
+    stand_in: bool,
+) -> Result<ContainerEdits> {
+    let mut edits = ContainerEdits {
+        nodes: nodes.control(exclusive, stand_in)?,
+        // A runtime of NVIDIA's would take an absent variable for "all cards", and inject them.
+        env: vec![("NVIDIA_VISIBLE_DEVICES".into(), "void".into())],
+        ..ContainerEdits::default()
+    };
+    let actions = [
+        (!libraries.links.is_empty()).then_some(HookAction::Link(libraries.links)),
+        (!libraries.folders.is_empty()).then_some(HookAction::LoaderCache(libraries.folders)),
+    ];
+    edits.mounts = libraries.mounts;
+    let hook = |action| Hook { stage: HookStage::CreateContainer, action };
+    edits.hooks = actions.into_iter().flatten().map(hook).collect();
+    Ok(edits)
+}
+
+fn in_mig_mode(device: &DeviceId) -> Error {
+    Error::new(
+        ErrorKind::Invalid,
+        format!("{device} is in MIG mode, so that neither it nor a turn on it can compute"),
+    )
+}
+
+fn of_card(failure: &NvmlFailure, device: &DeviceId) -> Error {
+    convert::error(failure).with("device", device)
+}
+
+/// A path of the host in words.
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}

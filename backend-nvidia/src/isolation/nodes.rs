@@ -1,0 +1,116 @@
+//! Device nodes, with their numbers, so that a spec holds where the host lacks the node itself.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use vgpu_core::edits::DeviceNode;
+use vgpu_core::{Error, ErrorKind, Result};
+
+use crate::host::HostTree;
+
+/// The host's NVIDIA nodes.
+pub(crate) struct Nodes<'t> {
+    tree: &'t HostTree,
+    majors: BTreeMap<String, u32>,
+}
+
+impl<'t> Nodes<'t> {
+    pub(crate) fn new(tree: &'t HostTree) -> Self {
+        Self { tree, majors: tree.majors() }
+    }
+
+    pub(crate) fn kernel_has_driver(&self) -> bool {
+        self.majors.keys().any(|name| name.starts_with("nvidia"))
+            || self.tree.has(Path::new("/dev/nvidiactl"))
+    }
+
+    /// What every container needs beside its cards; `exclusive` ones get the tools' nodes as well.
+    pub(crate) fn control(&self, exclusive: bool, stand_in: bool) -> Result<Vec<DeviceNode>> {
+        let mut nodes = vec![self.needed(&CONTROL, stand_in)?, self.needed(&UVM, stand_in)?];
+        if exclusive {
+            nodes.extend([&UVM_TOOLS, &MODESET].into_iter().filter_map(|node| self.found(node)));
+        }
+        Ok(nodes)
+    }
+
+    pub(crate) fn card(&self, minor: u32, stand_in: bool) -> Result<DeviceNode> {
+        let path = format!("/dev/nvidia{minor}");
+        self.needed(&Known { path: &path, minor, ..CONTROL }, stand_in)
+    }
+
+    /// The card's own nodes for display and rendering.
+    pub(crate) fn display(&self, address: &str) -> Vec<DeviceNode> {
+        let numbered = |(path, number): (PathBuf, (u32, u32))| DeviceNode {
+            number: Some(number),
+            ..DeviceNode::at(path)
+        };
+        self.tree.dri_nodes(address).into_iter().map(numbered).collect()
+    }
+
+    fn needed(&self, node: &Known<'_>, stand_in: bool) -> Result<DeviceNode> {
+        if let Some(found) = self.found(node) {
+            return Ok(found);
+        }
+        if stand_in {
+            let number = node.fixed.map(|major| (major, node.minor));
+            return Ok(DeviceNode { number, ..DeviceNode::at(node.path) });
+        }
+        Err(Error::new(
+            ErrorKind::Io,
+            format!(
+                "the host has no {} and /proc/devices no {}; load the module on the host, `{}`",
+                node.path, node.majors[0], node.load
+            ),
+        )
+        .with("path", super::shown(&self.tree.read_at(Path::new(node.path)))))
+    }
+
+    /// The kernel's own number first: a node may be a leftover of a module that was loaded before
+    /// under another one.
+    fn found(&self, node: &Known<'_>) -> Option<DeviceNode> {
+        let registered = node.majors.iter().find_map(|name| self.majors.get(*name));
+        let number = match registered {
+            Some(major) => (*major, node.minor),
+            None => self.tree.number_at(Path::new(node.path))?,
+        };
+        Some(DeviceNode { number: Some(number), ..DeviceNode::at(node.path) })
+    }
+}
+
+/// A node of the driver.
+struct Known<'p> {
+    path: &'p str,
+    /// Names in `/proc/devices`, of new drivers and old.
+    majors: &'static [&'static str],
+    /// The major number, where it is the same on every host.
+    fixed: Option<u32>,
+    minor: u32,
+    /// What makes it.
+    load: &'static str,
+}
+
+const CONTROL: Known<'static> = Known {
+    path: "/dev/nvidiactl",
+    majors: &["nvidia", "nvidiactl", "nvidia-frontend"],
+    fixed: Some(195),
+    minor: 255,
+    load: "modprobe nvidia",
+};
+
+const MODESET: Known<'static> = Known {
+    path: "/dev/nvidia-modeset",
+    majors: &["nvidia-modeset"],
+    minor: 254,
+    load: "modprobe nvidia-modeset",
+    ..CONTROL
+};
+
+const UVM: Known<'static> = Known {
+    path: "/dev/nvidia-uvm",
+    majors: &["nvidia-uvm"],
+    fixed: None,
+    minor: 0,
+    load: "nvidia-modprobe -u -c 0",
+};
+
+const UVM_TOOLS: Known<'static> = Known { path: "/dev/nvidia-uvm-tools", minor: 1, ..UVM };
