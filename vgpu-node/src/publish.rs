@@ -1,1 +1,0 @@
-//! CDI specs and claim files on disk.
