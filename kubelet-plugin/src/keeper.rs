@@ -18,7 +18,7 @@ use crate::pb::device_plugin::device_plugin_server::DevicePluginServer;
 use crate::register::{RegisterError, register};
 use crate::resource::Resource;
 use crate::service::{REQUEST_LIMIT, Service, Streams};
-use crate::transport::{Acceptor, SocketIdentity};
+use crate::transport::{Acceptor, Listening, SocketIdentity};
 
 /// A kubelet that registered us opens its stream within milliseconds; if it did not by then, it never will.
 const STREAM_GRACE: Duration = Duration::from_secs(5);
@@ -87,8 +87,8 @@ struct Keeper {
     acceptor: Acceptor,
     server: JoinHandle<()>,
     streams: watch::Receiver<Streams>,
-    /// Our socket file, and what ends its listener.
-    bound: Option<(SocketIdentity, CancellationToken)>,
+    /// Our socket file.
+    bound: Option<Listening>,
     backoff: Backoff,
     standing: Standing,
 }
@@ -223,17 +223,15 @@ impl Keeper {
     /// that are open stay so.
     fn keep_socket(&mut self) -> Result<(), String> {
         let path = &self.given.socket;
-        if let Some((identity, listener)) = &self.bound {
-            if SocketIdentity::of(path) == Some(*identity) {
+        if let Some(bound) = &self.bound {
+            if SocketIdentity::of(path) == Some(bound.identity) {
                 return Ok(());
             }
-            listener.cancel();
             self.bound = None;
         }
-        let listener = CancellationToken::new();
-        match self.acceptor.listen(path, listener.clone()) {
-            Ok(identity) => {
-                self.bound = Some((identity, listener));
+        match self.acceptor.listen(path) {
+            Ok(bound) => {
+                self.bound = Some(bound);
                 Ok(())
             }
             Err(error) => Err(format!("cannot bind {}: {error}", path.display())),
@@ -242,12 +240,11 @@ impl Keeper {
 
     /// Ends in order: streams say their last word, the file goes, and what is still open after the limit is cut.
     async fn part(self) {
-        if let Some((identity, listener)) = &self.bound {
-            listener.cancel();
-            if SocketIdentity::of(&self.given.socket) == Some(*identity) {
-                // Not there any more is what we want.
-                let _ = std::fs::remove_file(&self.given.socket);
-            }
+        if let Some(bound) = self.bound
+            && SocketIdentity::of(&self.given.socket) == Some(bound.identity)
+        {
+            // Not there any more is what we want.
+            let _ = std::fs::remove_file(&self.given.socket);
         }
         drop(self.acceptor);
         let limit = self.given.options.farewell_limit;

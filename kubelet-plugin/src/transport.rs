@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
@@ -52,12 +53,8 @@ impl Acceptor {
         (Self { connections, cut }, ReceiverStream::new(incoming))
     }
 
-    /// Binds a socket at a path, replacing what lies there, and accepts until `stop` or the cut.
-    pub(crate) fn listen(
-        &self,
-        path: &Path,
-        stop: CancellationToken,
-    ) -> io::Result<SocketIdentity> {
+    /// Binds a socket at a path, replacing what lies there, and accepts until the value is dropped, or the cut.
+    pub(crate) fn listen(&self, path: &Path) -> io::Result<Listening> {
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -66,14 +63,10 @@ impl Acceptor {
         let identity = SocketIdentity::of(path)
             .ok_or_else(|| io::Error::other("the socket vanished right after it was bound"))?;
         let this = self.clone();
-        tokio::spawn(async move {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = this.cut.cancelled() => {}
-                () = this.accept(listener) => {}
-            }
+        let task = tokio::spawn(async move {
+            this.cut.run_until_cancelled(this.accept(listener)).await;
         });
-        Ok(identity)
+        Ok(Listening { identity, task })
     }
 
     async fn accept(&self, listener: UnixListener) {
@@ -92,6 +85,29 @@ impl Acceptor {
                 }
             }
         }
+    }
+}
+
+/// A bound socket file and the task that accepts from it.
+#[derive(Debug)]
+pub(crate) struct Listening {
+    pub(crate) identity: SocketIdentity,
+    task: JoinHandle<()>,
+}
+
+impl Listening {
+    /// Nobody can connect any more when this returns; connections that were made stay.
+    #[cfg(feature = "fake-kubelet")]
+    pub(crate) async fn close(mut self) {
+        self.task.abort();
+        // That it was aborted is what we want.
+        let _ = (&mut self.task).await;
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }
 
