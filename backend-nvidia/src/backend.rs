@@ -132,7 +132,7 @@ impl NvidiaBackend {
             memory: vgpu_core::Bytes(usable),
             compute_units: convert::multiprocessors(cores, capability),
             counters: Vec::new(),
-            schemes: schemes::of_card(&id, mig, capability),
+            schemes: schemes::of_card(&id, mig),
             id,
         })
     }

@@ -7,26 +7,22 @@ use vgpu_core::{
     Scheme, SchemeInfo, Sizing,
 };
 
-use crate::api::{MigMode, Version};
+use crate::api::MigMode;
 
 /// Whole and time-slice. A card in MIG mode serves neither until it leaves that mode: its node
 /// alone gives no compute.
-pub(crate) fn of_card(
-    device: &DeviceId,
-    mig: Option<MigMode>,
-    capability: Option<Version>,
-) -> Vec<SchemeInfo> {
+pub(crate) fn of_card(device: &DeviceId, mig: Option<MigMode>) -> Vec<SchemeInfo> {
     let mode = match mig {
-        Some(mig) if mig.current => leave_mig(device, mig, capability),
+        Some(mig) if mig.current => behind_mig(device),
         _ => ModeInfo::always(device),
     };
     vec![whole(mode.clone()), time_slice(mode)]
 }
 
-/// What it asks to get a card out of MIG mode: a reset on Ampere, an idle card after it.
-fn leave_mig(device: &DeviceId, mig: MigMode, capability: Option<Version>) -> ModeInfo {
-    let needs_reset = !mig.pending || capability.is_none_or(|version| version.major < 9);
-    let change = if needs_reset { Change::DeviceReset } else { Change::IdleDevice };
+/// A mode that this version does not enter by itself: leaving MIG destroys what others made, and
+/// asks for a reset on some cards. That keeps the planner from trying.
+fn behind_mig(device: &DeviceId) -> ModeInfo {
+    let change = Change::DeviceReset;
     ModeInfo { active: false, enter: change, leave: change, affects: vec![device.clone()] }
 }
 

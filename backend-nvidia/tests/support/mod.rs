@@ -1,7 +1,9 @@
 //! A process that has loaded the fake NVML, and what it says.
 
+mod built;
+
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
@@ -9,6 +11,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
+
+pub(crate) use built::built;
 
 /// How long an answer may take before the test gives up; a guard, not a measure.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -110,18 +114,4 @@ impl Machine {
         std::fs::write(&new, text).expect("the control file is written");
         std::fs::rename(&new, self.folder.path().join("control.yaml")).expect("and put in place");
     }
-}
-
-/// An example of this package, which `cargo test` builds beside the tests.
-pub(crate) fn built(name: &str) -> PathBuf {
-    let own = std::env::current_exe().expect("a test knows its own path");
-    let profile = own.parent().and_then(Path::parent).expect("tests lie in target/<profile>/deps");
-    let path = profile.join("examples").join(name);
-    let release = if profile.ends_with("release") { " --release" } else { "" };
-    assert!(
-        path.exists(),
-        "{} is not built; run: cargo build --examples -p vgpu-backend-nvidia{release}",
-        path.display()
-    );
-    path
 }
