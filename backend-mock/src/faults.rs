@@ -106,6 +106,15 @@ impl Faults {
         self.machine.read(|state| !state.rules.iter().any(spent))
     }
 
+    /// Whether a call hangs now in any rule.
+    ///
+    /// # Errors
+    /// As [`Faults::add`].
+    pub fn is_hanging(&self) -> Result<bool> {
+        let hit = |r: &Rule| r.action == Action::Hang && r.times == Some(0);
+        self.machine.read(|state| state.rules.iter().any(hit))
+    }
+
     /// A card falls off the bus, with the event that its driver sends.
     ///
     /// # Errors

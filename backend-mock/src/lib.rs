@@ -24,6 +24,8 @@ mod carve;
 mod defect;
 mod factory;
 mod faults;
+#[cfg(feature = "conformance")]
+mod fixture;
 mod flawed;
 mod health;
 mod isolation;
@@ -47,6 +49,8 @@ pub use crate::backend::MockBackend;
 pub use crate::defect::Defect;
 pub use crate::factory::MockFactory;
 pub use crate::faults::{Faults, RuleId, Snapshot};
+#[cfg(feature = "conformance")]
+pub use crate::fixture::MockFixture;
 pub use crate::isolation::HOST_PID_NAMESPACE;
 pub use crate::machine::Machine;
 pub use crate::model::Model;

@@ -248,29 +248,28 @@ fn grid(of: u32) -> ComputeGrid {
 }
 
 fn own_mode(card: &Card, scheme: &Scheme, change: Change) -> ModeInfo {
-    ModeInfo {
-        active: card.is_in(scheme),
-        enter: change,
-        leave: change,
-        affects: vec![card.id.clone()],
-    }
+    // Entering it from another mode asks for leaving that one as well.
+    let enter = if card.is_in(scheme) { change } else { change.max(leaving(card)) };
+    ModeInfo { active: card.is_in(scheme), enter, leave: change, affects: vec![card.id.clone()] }
 }
 
 /// The mode of a scheme that uses the card as it is: entering it is leaving whatever it is in.
 fn default_mode(state: &State, card: &Card) -> ModeInfo {
+    let affects = match &card.mode {
+        None => return ModeInfo::always(&card.id),
+        Some(mode) if mode.scheme == Scheme::HCU_MIG => node_wide(state),
+        Some(_) => vec![card.id.clone()],
+    };
+    ModeInfo { active: false, enter: leaving(card), leave: Change::Live, affects }
+}
+
+/// What leaving the card's present mode asks for.
+fn leaving(card: &Card) -> Change {
     match &card.mode {
-        None => ModeInfo::always(&card.id),
-        Some(mode) if mode.scheme == Scheme::HCU_MIG => ModeInfo {
-            active: false,
-            enter: Change::IdleNode,
-            leave: Change::IdleNode,
-            affects: node_wide(state),
-        },
-        Some(mode) => {
-            let reset = mode.scheme == Scheme::MIG && card.facts().ampere;
-            let change = if reset { Change::DeviceReset } else { Change::IdleDevice };
-            ModeInfo { active: false, enter: change, leave: change, affects: vec![card.id.clone()] }
-        }
+        None => Change::Live,
+        Some(mode) if mode.scheme == Scheme::HCU_MIG => Change::IdleNode,
+        Some(mode) if mode.scheme == Scheme::MIG && card.facts().ampere => Change::DeviceReset,
+        Some(_) => Change::IdleDevice,
     }
 }
 

@@ -60,11 +60,11 @@ pub(crate) fn wrong_cards(cx: &Context<'_>) -> Outcome {
 pub(crate) fn not_under_use(cx: &Context<'_>) -> Outcome {
     let card = cx.card()?;
     enterable(&cx.info(&card)?.mode)?;
-    if cx.info(&card)?.mode.leave == Change::Live {
-        return Err(Stop::Skip("the card is always in this mode".into()));
-    }
     let card = cx.entered()?;
     let info = cx.info(&card)?;
+    if info.mode.leave == Change::Live {
+        return Err(Stop::Skip("it is the default mode, which is left for no other".into()));
+    }
     let leave = mode_order(&card.id, None, &info.mode);
     let mut tried = false;
     if cx.backend.partitions(&card.id)?.is_empty()

@@ -2,7 +2,7 @@
 
 use vgpu_core::ownership::Intent;
 use vgpu_core::{
-    Backend, CreateOrder, Device, ErrorKind, Ownership, Partition, PartitionState, Placement, Shape,
+    CreateOrder, Device, ErrorKind, Ownership, Partition, PartitionState, Placement, Shape,
 };
 
 use crate::context::{Context, Outcome, Stop, claim, ensure, ids, played};
