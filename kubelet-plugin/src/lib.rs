@@ -1,10 +1,4 @@
-//! What a kubelet plugin in Rust needs. It knows no GPU.
-//!
-//! - [`PluginHost`] serves any number of [`DevicePlugin`]s over the kubelet's device plugin protocol v1beta1 and keeps them
-//!   registered over kubelet restarts, wiped sockets and dropped streams.
-//! - [`PodResourcesClient`] asks the kubelet which container holds which device.
-//! - [`Checkpoint`] reads the kubelet's own record of the same, with pod UIDs and init containers.
-//! - Feature `fake-kubelet`: the module `fake` is a kubelet in-process over real Unix sockets, for tests and demos.
+#![doc = include_str!("../README.md")]
 
 mod authority;
 mod backoff;

@@ -1,5 +1,7 @@
 //! How the fake kubelet chooses, allocates and writes down; and what the host makes of its questions.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 mod common;
 
 use std::collections::BTreeSet;

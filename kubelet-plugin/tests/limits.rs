@@ -1,12 +1,15 @@
 //! What the kubelet refuses, and messages that are too large.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 mod common;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::{Node, SLOT, TestPlugin, resource};
 use tokio::sync::watch;
-use vgpu_kubelet_plugin::fake::{ContainerSpec, PodSpec};
+use vgpu_kubelet_plugin::fake::{ContainerSpec, FakeKubelet, PodSpec};
 use vgpu_kubelet_plugin::{
     AllocateRequest, AllocateResponse, DeviceList, DevicePlugin, PluginOptions, PreStartRequest,
     PreferredRequest, Refusal,
@@ -55,7 +58,9 @@ async fn a_panic_is_an_answer_and_not_the_end() {
 #[tokio::test]
 async fn a_plugin_without_listener_is_refused_after_the_dial_limit() {
     let node = Node::new();
-    let kubelet = node.kubelet();
+    let mut options = node.options();
+    options.dial_limit = Duration::from_millis(100);
+    let kubelet = FakeKubelet::new(options).unwrap();
     let refused = |version: &str, resource: &str| {
         let (version, resource) = (version.to_owned(), resource.to_owned());
         let socket = kubelet.paths().registration_socket();

@@ -1,5 +1,7 @@
 //! Plugin host and fake kubelet against each other: who comes first, who leaves, who comes back.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 mod common;
 
 use std::sync::Arc;
@@ -41,7 +43,7 @@ async fn a_plugin_may_come_before_the_kubelet_and_its_folder() {
     serving(&mut registration).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn many_resources_come_back_after_each_kubelet_restart() {
     let node = Node::new();
     let kubelet = node.kubelet();
@@ -50,7 +52,7 @@ async fn many_resources_come_back_after_each_kubelet_restart() {
     for (count, name) in names.iter().enumerate() {
         host.start(resource(name), TestPlugin::new(count + 1)).unwrap();
     }
-    for round in 0..4 {
+    for round in 0..8 {
         for (count, name) in names.iter().enumerate() {
             kubelet.wait_allocatable(name, count + 1).await.unwrap();
         }

@@ -77,9 +77,11 @@ async fn work_survives_the_kubelets_deadline() {
     host.start(resource(SLOT), plugin.clone()).unwrap();
     kubelet.wait_allocatable(SLOT, 1).await.unwrap();
     kubelet.admit(pod()).await.unwrap();
-    let message = config(kubelet.start_container("u", "main").await.unwrap_err());
-    assert!(message.contains("DeadlineExceeded"), "{message}");
-    assert_eq!(plugin.pre_start_begun.load(Ordering::SeqCst), 1);
+    // A busy machine may let the deadline pass before the call arrives; a kubelet tries again, and so do we.
+    while plugin.pre_start_begun.load(Ordering::SeqCst) == 0 {
+        let message = config(kubelet.start_container("u", "main").await.unwrap_err());
+        assert!(message.contains("DeadlineExceeded"), "{message}");
+    }
     ends_once_let(&plugin).await;
 }
 
@@ -149,6 +151,7 @@ async fn pre_start_is_skipped_until_the_plugin_registers_and_fails_when_it_left(
 async fn ends_once_let(plugin: &TestPlugin) {
     let mut ended = plugin.pre_start_ended.subscribe();
     assert_eq!(*ended.borrow_and_update(), 0);
-    plugin.gate.add_permits(1);
-    within("the end of the work", ended.wait_for(|ended| *ended == 1)).await.unwrap();
+    plugin.gate.add_permits(100);
+    let ending = ended.wait_for(|ended| *ended > 0);
+    within("the end of the work", ending).await.expect("the plugin holds the sender");
 }

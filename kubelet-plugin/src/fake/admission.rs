@@ -6,7 +6,7 @@ use tonic::transport::Channel;
 
 use crate::fake::checkpoint_file::Held;
 use crate::fake::endpoint::rpc_error;
-use crate::fake::kubelet::Inner;
+use crate::fake::inner::Inner;
 use crate::fake::pod::{ContainerSpec, PodSpec, Role};
 use crate::fake::state::State;
 use crate::pb::device_plugin as pb;

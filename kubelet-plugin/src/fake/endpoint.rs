@@ -9,7 +9,7 @@ use tonic::Status;
 use tonic::transport::Channel;
 
 use crate::device_list::KUBELET_MESSAGE_LIMIT;
-use crate::fake::kubelet::Inner;
+use crate::fake::inner::Inner;
 use crate::pb::device_plugin as pb;
 use crate::pb::device_plugin::device_plugin_client::DevicePluginClient;
 use crate::transport;

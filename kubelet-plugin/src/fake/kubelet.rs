@@ -5,23 +5,25 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::transport::server::Router;
 
 use crate::fake::admission::allocate_pod;
 use crate::fake::checkpoint_file;
+use crate::fake::inner::Inner;
 use crate::fake::lister::Lister;
 use crate::fake::options::{FakeOptions, Forget};
 use crate::fake::pod::{AdmissionError, Allocation, ContainerView, Pod, PodSpec, StartError};
 use crate::fake::registry::Registry;
 use crate::fake::start::start_container;
-use crate::fake::state::{Counters, ResourceState, Run, State};
+use crate::fake::state::{Counters, Run, State};
 use crate::paths::{KubeletPaths, check_socket_path};
 use crate::pb::device_plugin::registration_server::RegistrationServer;
 use crate::pb::pod_resources::pod_resources_lister_server::PodResourcesListerServer;
 use crate::transport::{Acceptor, Listening};
+
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// A kubelet in-process. The pods it is given stay over its restarts, as those of an API server would.
 ///
@@ -41,9 +43,7 @@ impl FakeKubelet {
     /// What the system says about folders and sockets, a damaged checkpoint, or a socket path that is too long.
     pub fn new(options: FakeOptions) -> io::Result<Self> {
         tracing::info!(seed = options.seed, "a fake kubelet");
-        let (version, _) = watch::channel(0);
-        let state = Mutex::new(State::new(options.seed));
-        let inner = Arc::new(Inner { options, state, version, file: Mutex::new(()) });
+        let inner = Arc::new(Inner::new(options));
         let (admission, listening) = (tokio::sync::Mutex::new(()), Mutex::default());
         let kubelet = Self { inner, admission, listening };
         kubelet.boot(Duration::ZERO)?;
@@ -232,11 +232,11 @@ impl FakeKubelet {
         what: &str,
         condition: impl Fn(&Self) -> bool,
     ) -> Result<(), WaitError> {
-        let mut version = self.inner.version.subscribe();
+        let mut version = self.inner.version();
         let waiting = async {
             while !condition(self) {
-                // The sender lives in `self`.
-                let _ = version.changed().await;
+                // The clock tells nobody when it is put forward, so look again after a while too.
+                let _ = tokio::time::timeout(LOOK_AGAIN, version.changed()).await;
             }
         };
         let limit = self.inner.options.wait_limit;
@@ -324,62 +324,6 @@ impl fmt::Debug for FakeKubelet {
 pub struct WaitError {
     what: String,
     seen: String,
-}
-
-pub(crate) struct Inner {
-    pub(crate) options: FakeOptions,
-    state: Mutex<State>,
-    version: watch::Sender<u64>,
-    /// One writer of the checkpoint at a time.
-    file: Mutex<()>,
-}
-
-impl Inner {
-    /// Reads the state.
-    pub(crate) fn look<T>(&self, read: impl FnOnce(&State) -> T) -> T {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.expire(self.options.clock.now());
-        read(&state)
-    }
-
-    /// Changes the state and wakes who waits.
-    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
-        let value = {
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            state.expire(self.options.clock.now());
-            change(&mut state)
-        };
-        self.version.send_modify(|version| *version = version.wrapping_add(1));
-        value
-    }
-
-    /// The same on behalf of one run of the kubelet; what comes late, when it was killed meanwhile, changes nothing.
-    pub(crate) fn change_in<T>(
-        &self,
-        run: &CancellationToken,
-        change: impl FnOnce(&mut State) -> T,
-    ) -> Option<T> {
-        // A kill cancels under the state's lock.
-        self.change(|state| (!run.is_cancelled()).then(|| change(state)))
-    }
-
-    pub(crate) fn write_checkpoint(&self) -> Result<(), String> {
-        let _one = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let (held, registered) = self.look(|state| {
-            let ids = |(name, known): (&String, &ResourceState)| {
-                (name.clone(), known.healthy.iter().cloned().collect())
-            };
-            (state.held.clone(), state.resources.iter().map(ids).collect())
-        });
-        let path = self.options.paths.checkpoint();
-        checkpoint_file::write(&path, &held, registered)
-            .map_err(|error| format!("failed to write checkpoint {}: {error}", path.display()))
-    }
-
-    /// What ends this run of the kubelet; `None` while it does not run.
-    fn cut(&self) -> Option<CancellationToken> {
-        self.look(|state| state.run.as_ref().map(|run| run.cut.clone()))
-    }
 }
 
 /// Removes every socket in the folder and nothing else.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use crate::fake::kubelet::Inner;
+use crate::fake::inner::Inner;
 use crate::fake::pod::{PodSpec, Role};
 use crate::fake::state::State;
 use crate::pb::pod_resources as pb;

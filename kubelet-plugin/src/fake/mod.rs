@@ -12,6 +12,7 @@ mod chance;
 mod checkpoint_file;
 mod clock;
 mod endpoint;
+mod inner;
 mod kubelet;
 mod lister;
 mod options;

@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::fake::endpoint::{Reading, dial, read_lists};
-use crate::fake::kubelet::Inner;
+use crate::fake::inner::Inner;
 use crate::pb::device_plugin as pb;
 use crate::pb::device_plugin::registration_server;
 use crate::register::VERSION;

@@ -7,7 +7,7 @@ use tonic::Status;
 use crate::fake::cdi;
 use crate::fake::checkpoint_file::Held;
 use crate::fake::endpoint::rpc_error;
-use crate::fake::kubelet::Inner;
+use crate::fake::inner::Inner;
 use crate::fake::pod::{ContainerView, StartError};
 use crate::pb::device_plugin as pb;
 

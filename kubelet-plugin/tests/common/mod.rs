@@ -1,6 +1,7 @@
 //! A node with a fake kubelet and a plugin whose answers a test can set.
 
 #![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests are tests")]
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -31,12 +32,11 @@ impl Node {
         Self { folder: tempfile::tempdir().unwrap() }
     }
 
-    /// A manual clock, short dials, the seed printed.
+    /// A manual clock, the seed printed.
     pub(crate) fn options(&self) -> FakeOptions {
         let mut options = FakeOptions::under(self.folder.path());
         println!("seed {}", options.seed);
         options.clock = FakeClock::manual();
-        options.dial_limit = Duration::from_millis(300);
         options
     }
 
