@@ -2,8 +2,10 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Condvar, Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use vgpu_core::error::{Error, ErrorKind, Result};
 
@@ -60,6 +62,55 @@ impl<T> Meeting<T> {
             let wait = self.done.wait_timeout(phase, until - now);
             phase = wait.unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+}
+
+/// A call that belongs to no backend yet, one at a time.
+#[derive(Debug, Default)]
+pub(crate) struct Alone(Arc<AtomicBool>);
+
+impl Alone {
+    /// Calls on a thread of its own and waits so long.
+    ///
+    /// # Errors
+    /// `Busy` while an earlier call has not returned, `InDoubt` when the deadline passed, `Vendor`
+    /// for a panic, `Io` where the host gives no thread.
+    pub(crate) fn run<T: Send + 'static>(
+        &self,
+        who: &str,
+        operation: &'static str,
+        deadline: Duration,
+        call: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T> {
+        let fail = |kind, why| Error::new(kind, why).during(operation);
+        if self.0.swap(true, Ordering::AcqRel) {
+            return Err(fail(
+                ErrorKind::Busy,
+                format!("the last {operation} has not returned yet"),
+            ));
+        }
+        let meeting = Arc::new(Meeting::new());
+        let worker = {
+            let (meeting, running, who) = (meeting.clone(), self.0.clone(), who.to_owned());
+            move || {
+                let result = caught(&who, || Ok(call()));
+                // First: whoever has the result may call again at once.
+                running.store(false, Ordering::Release);
+                meeting.finish(result);
+            }
+        };
+        if let Err(error) = thread::Builder::new().name(operation.to_owned()).spawn(worker) {
+            self.0.store(false, Ordering::Release);
+            return Err(fail(ErrorKind::Io, format!("the host gives no thread for it: {error}")));
+        }
+        let result = meeting.wait(Instant::now() + deadline, || {});
+        let result = result.unwrap_or_else(|| {
+            Err(Error::new(
+                ErrorKind::InDoubt,
+                format!("the {who} driver has not answered in time"),
+            ))
+        });
+        result.map_err(|error| error.during(operation))
     }
 }
 

@@ -29,6 +29,7 @@ use late::Late;
 use stuck::StuckCalls;
 use turn::{Lane, Turns};
 
+pub(crate) use call::Alone;
 pub use stuck::StuckCall;
 
 /// How lanes behave.
@@ -77,7 +78,8 @@ enum Key {
 impl Lanes {
     /// Lanes for one backend. Asks it once who it is, on this thread.
     pub fn new(backend: Arc<dyn Backend>, options: LaneOptions) -> Arc<Self> {
-        Self::after(None, backend, options)
+        let vendor = backend.info().vendor;
+        Self::after(None, backend, vendor, options)
     }
 
     /// Lanes for a backend that takes the place of a broken one: a card whose last change through
@@ -85,9 +87,10 @@ impl Lanes {
     pub fn after(
         before: Option<Arc<Self>>,
         backend: Arc<dyn Backend>,
+        vendor: Vendor,
         options: LaneOptions,
     ) -> Arc<Self> {
-        let vendor = backend.info().vendor;
+        let before = before.filter(|before| before.any_stuck());
         Arc::new(Self {
             backend,
             vendor,
@@ -236,6 +239,11 @@ impl Lanes {
     /// Whose backend it is.
     pub fn vendor(&self) -> &Vendor {
         &self.vendor
+    }
+
+    /// Whether any call has not come back, also one of an earlier run.
+    pub(crate) fn any_stuck(&self) -> bool {
+        self.stuck.count() > 0 || self.before.as_ref().is_some_and(|before| before.any_stuck())
     }
 
     fn run<T: Send + 'static>(

@@ -268,7 +268,7 @@ fn a_card_stays_shut_for_the_backend_that_takes_the_place_of_a_broken_one() {
     first.within(HASTE).change(&card(1), "create", hangs).expect_err("hangs");
     let backend = scripted(&Vendor::NVIDIA, |_| Ok(Reply::Done));
     let options = LaneOptions { deadline: PATIENCE, ..LaneOptions::default() };
-    let second = Lanes::after(Some(first.clone()), backend, options);
+    let second = Lanes::after(Some(first.clone()), backend, Vendor::NVIDIA, options);
     assert!(!second.broken());
     let e = second.change(&card(1), "create", |_| Ok(())).expect_err("still shut");
     assert!(e.kind == ErrorKind::Busy && e.message.contains("create on GPU-1"), "{e}");

@@ -46,12 +46,12 @@ pub struct LedgerOptions {
 }
 
 impl LedgerOptions {
-    /// A ledger in `dir` that every agent reads from `format` on; it waits for no other agent.
-    pub fn new(dir: impl Into<PathBuf>, format: u32) -> Self {
+    /// A ledger in `dir`, format 1; it waits for no other agent.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
         Self {
             dir: dir.into(),
-            format,
-            min_reader: format,
+            format: 1,
+            min_reader: 1,
             wait: Duration::ZERO,
             compact_at: 64 << 10,
             points: FaultPoints::default(),

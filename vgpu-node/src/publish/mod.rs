@@ -45,8 +45,17 @@ pub struct Specs {
 
 impl Specs {
     /// Specs under these folders, which are made when they are needed.
-    pub fn new(options: SpecOptions) -> Self {
-        Self { options }
+    ///
+    /// # Errors
+    /// `Invalid` for a path that is not absolute: runtime and hook would look for it elsewhere.
+    pub fn new(options: SpecOptions) -> Result<Self> {
+        let SpecOptions { cdi_dir, claims_dir, hook, socket, .. } = &options;
+        let paths = [cdi_dir, claims_dir, socket].into_iter().chain(hook);
+        if let Some(path) = paths.into_iter().find(|path| !path.is_absolute()) {
+            let why = format!("{} is not absolute; write the full path", path.display());
+            return Err(Error::new(ErrorKind::Invalid, why));
+        }
+        Ok(Self { options })
     }
 
     /// Writes the files of a claim and then its spec; durable and visible when it returns. Doing it
@@ -86,7 +95,7 @@ impl Specs {
     ///
     /// # Errors
     /// The first `Io` or `Permission`, after all were tried.
-    pub fn withdraw_others(&self, keep: &BTreeSet<ClaimId>) -> Result<Vec<ClaimId>> {
+    pub fn withdraw_others(&self, keep: &[ClaimId]) -> Result<Vec<ClaimId>> {
         let SpecOptions { cdi_dir, claims_dir, kind, points, .. } = &self.options;
         let others: Vec<ClaimId> =
             self.published()?.into_iter().filter(|claim| !keep.contains(claim)).collect();

@@ -34,7 +34,7 @@ impl Node {
     }
 
     fn specs(&self) -> Specs {
-        Specs::new(self.options())
+        Specs::new(self.options()).expect("absolute")
     }
 
     fn cdi(&self, name: &str) -> PathBuf {
@@ -131,6 +131,13 @@ fn publishing_again_replaces_and_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_path_that_means_something_else_elsewhere_is_refused() {
+    let options = SpecOptions { hook: Some("vgpu-hook".into()), ..Node::new().options() };
+    let e = Specs::new(options).expect_err("relative");
+    assert!(e.kind == ErrorKind::Invalid && e.message.contains("vgpu-hook"), "{e}");
+}
+
+#[test]
 fn what_no_runtime_would_take_is_refused_before_anything_is_written() {
     let node = Node::new();
     let e = node.specs().publish(
@@ -166,7 +173,7 @@ fn a_claim_is_withdrawn_with_its_files_and_others_stay() {
 
     fs::write(node.cdi("vgpu.dev-claim_c9.json.tmp"), "half").expect("writes");
     fs::create_dir(node.claim_dir("c9")).expect("makes");
-    let keep = BTreeSet::from([claim("c2")]);
+    let keep = [claim("c2")];
     assert_eq!(specs.withdraw_others(&keep).expect("withdrawn"), [claim("c3")]);
     assert_eq!(specs.published().expect("listed"), [claim("c2")]);
     assert_eq!(files::names(&node.dir.path().join("run/claims")).expect("listed"), ["c2"]);
@@ -186,7 +193,7 @@ fn an_agent_that_dies_at_any_place_leaves_no_spec_that_lies() {
                 std::panic::resume_unwind(Box::new(name));
             }
         });
-        let specs = Specs::new(SpecOptions { points, ..node.options() });
+        let specs = Specs::new(SpecOptions { points, ..node.options() }).expect("absolute");
         let run = catch_unwind(AssertUnwindSafe(|| {
             specs.publish(&claim("c1"), &edits(0), &facts("c1")).expect("published");
             specs.publish(&claim("c1"), &edits(1), &facts("c1")).expect("again");
@@ -197,7 +204,7 @@ fn an_agent_that_dies_at_any_place_leaves_no_spec_that_lies() {
         specs.publish(&claim("c1"), &edits(2), &facts("c1")).expect("after a crash");
         let found = node.look();
         assert_eq!(found[0].devices[0].container_edits.device_nodes[0].path, "/dev/card2");
-        specs.withdraw_others(&BTreeSet::new()).expect("withdrawn");
+        specs.withdraw_others(&[]).expect("withdrawn");
         for folder in ["run/cdi", "run/claims"] {
             assert!(files::names(&node.dir.path().join(folder)).expect("listed").is_empty());
         }

@@ -64,7 +64,7 @@ fn a_second_agent_is_told_so_and_may_wait() {
 fn a_cut_at_every_byte_keeps_what_was_before_it() {
     let dir = folder();
     let path = dir.path().join(JOURNAL);
-    let (mut ledger, _) = Ledger::<Record>::open(LedgerOptions::new(dir.path(), 1)).expect("opens");
+    let (mut ledger, _) = Ledger::<Record>::open(LedgerOptions::new(dir.path())).expect("opens");
     let mut states = vec![(0, BTreeMap::new())];
     for n in 0..12 {
         match n % 3 {

@@ -17,5 +17,5 @@ fn record(n: u32) -> Record {
 }
 
 fn options(dir: impl Into<PathBuf>) -> LedgerOptions {
-    LedgerOptions { compact_at: 300, ..LedgerOptions::new(dir, 2) }
+    LedgerOptions { format: 2, min_reader: 2, compact_at: 300, ..LedgerOptions::new(dir) }
 }
