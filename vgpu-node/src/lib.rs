@@ -1,9 +1,42 @@
 //! One node: its inventory, offers, claims and ledger, the lanes to its drivers, and its health.
 //! Knows no Kubernetes.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`offer`], [`slots`] | what is offered, laid over the cards as ids |
+//! | [`listing`], [`prefer`] | what the kubelet is told, and which ids a container should get |
+//! | [`claim`], [`node`] | claims and the node that has them; `prepare`, `release`, `reconcile` act on it |
+//! | [`absence`] | when the kubelet's silence is proof that a pod is gone |
+//! | [`ledger`] | the journal that survives a crash |
+//! | [`lanes`], [`inventory`] | calls to drivers that may hang, and what they say is there |
+//! | [`health`] | from events to usable or not |
+//! | [`publish`] | CDI specs and claim files, written and withdrawn |
+//! | [`status`] | who holds what, for people |
+//! | [`watch`] | the threads that follow the hardware |
+//! | [`points`] | where tests end the agent |
 
+pub mod absence;
+pub mod claim;
 pub mod health;
 pub mod inventory;
 pub mod lanes;
 pub mod ledger;
+pub mod listing;
+pub mod node;
+pub mod offer;
 pub mod points;
+pub mod prefer;
+mod prepare;
 pub mod publish;
+mod reconcile;
+mod release;
+pub mod slots;
+pub mod status;
+pub mod watch;
+
+pub use absence::KubeletView;
+pub use node::{Allocation, Node, NodeOptions};
+pub use offer::{Offer, ResourceName};
+pub use prepare::{CheckpointClaim, Prepare};
+pub use status::ClaimStatus;
+pub use watch::Watch;

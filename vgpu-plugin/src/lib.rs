@@ -1,1 +1,40 @@
-//! The thin node agent between vgpu-node and the kubelet.
+//! The node agent as a library: [`run`] serves a node with any set of backends, so that an
+//! out-of-tree vendor links its own.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`args`], [`backends`], [`config`] | what it is told |
+//! | [`agent`] | the agent: node, kubelet, signals, until its end |
+//! | `resource`, `kubelet` | one resource as the kubelet sees it, and what the kubelet knows |
+//! | [`sockets`] | for the hook program and for `vgpu claims` |
+//! | `metrics`, `http` | what Prometheus reads |
+
+pub mod agent;
+pub mod args;
+pub mod backends;
+pub mod config;
+mod http;
+mod kubelet;
+mod lists;
+mod logs;
+mod metrics;
+mod resource;
+pub mod sockets;
+
+pub use agent::{Agent, AgentOptions, run};
+pub use logs::complain;
+
+use std::io::Write as _;
+use std::path::Path;
+
+/// Checks a configuration and says that it is right.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_config(file: &Path) -> anyhow::Result<()> {
+    let config = config::NodeConfig::read(file)?;
+    let names: Vec<&str> = config.offers.iter().map(|o| o.resource.as_str()).collect();
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{}: {} offers: {}", file.display(), names.len(), names.join(", "))?;
+    Ok(())
+}

@@ -1,0 +1,282 @@
+//! What the kubelet is told: every id, and whether it is healthy.
+//!
+//! An id that a claim holds is as healthy as its card and part. Of the free ones only so many are
+//! healthy as really fit: a scheduler that counts must not be promised what no card can give.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use vgpu_core::id::{DeviceId, SlotId};
+use vgpu_core::plan::units::{CardRoom, advertise};
+use vgpu_core::plan::{Held, Inventory, Policy, Want, plan_all};
+use vgpu_core::scheme::{Range, Scheme, SchemeInfo, Sizing};
+use vgpu_core::Device;
+
+use crate::claim::{Claim, Claims, Stage};
+use crate::offer::{OfferKind, ResourceName};
+use crate::slots::{self, CardSlots, Layout, Resource};
+
+/// One id, as the kubelet is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slot {
+    /// The id.
+    pub id: SlotId,
+    /// Whether it may be given, or still serves whoever has it.
+    pub healthy: bool,
+    /// The NUMA node of its card.
+    pub numa: Option<u32>,
+}
+
+/// All ids of all resources.
+pub type Listing = BTreeMap<ResourceName, Vec<Slot>>;
+
+/// What a card is like right now, as far as giving goes.
+#[derive(Debug, Clone)]
+pub struct CardView<'v> {
+    /// The card as last scanned.
+    pub device: &'v Device,
+    /// Whether anything may be given on it.
+    pub open: bool,
+    /// Parts of other tools on it.
+    pub foreign: Vec<Held>,
+}
+
+/// The list of every resource: the layout's, and those that claims still hold though no offer has
+/// them any more.
+pub fn of(layout: &Layout, cards: &BTreeMap<DeviceId, CardView<'_>>, claims: &Claims) -> Listing {
+    let mut listing: Listing = layout
+        .resources
+        .iter()
+        .map(|(name, resource)| (name.clone(), of_resource(resource, cards, claims)))
+        .collect();
+    for claim in claims.iter().filter(|c| !c.superseded && !c.absent) {
+        let slots = listing.entry(claim.record.resource.clone()).or_default();
+        let known: BTreeSet<SlotId> = slots.iter().map(|s| s.id.clone()).collect();
+        for id in claim.record.ids.difference(&known) {
+            let card = cards.get(&id.device);
+            slots.push(Slot {
+                id: id.clone(),
+                healthy: card.is_some_and(|c| c.open) && sound(claim),
+                numa: card.and_then(|c| c.device.numa),
+            });
+        }
+    }
+    listing
+}
+
+/// What one card can still give of a resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Free {
+    /// Ids that no claim holds, in order.
+    pub ids: Vec<SlotId>,
+    /// How much of them fits.
+    pub room: CardRoom,
+}
+
+/// What every open card can still give of a resource.
+pub fn free(
+    resource: &Resource,
+    cards: &BTreeMap<DeviceId, CardView<'_>>,
+    claims: &Claims,
+) -> BTreeMap<DeviceId, Free> {
+    let mut free = BTreeMap::new();
+    for (id, slots) in &resource.cards {
+        let Some(card) = cards.get(id).filter(|c| c.open) else { continue };
+        let mine: Vec<&Claim> = claims
+            .iter()
+            .filter(|c| c.record.ids.iter().any(|slot| slot.device == *id))
+            .filter(|c| !gone(c))
+            .collect();
+        let taken: BTreeSet<&SlotId> = mine.iter().flat_map(|c| &c.record.ids).collect();
+        let ids: Vec<SlotId> = (0..slots.count)
+            .map(|n| SlotId { device: id.clone(), shape: slots.shape.clone(), n })
+            .filter(|id| !taken.contains(id))
+            .collect();
+        let room = room(resource, card, slots, &mine, ids.len() as u64);
+        free.insert(id.clone(), Free { ids, room });
+    }
+    free
+}
+
+fn of_resource(
+    resource: &Resource,
+    cards: &BTreeMap<DeviceId, CardView<'_>>,
+    claims: &Claims,
+) -> Vec<Slot> {
+    let free = free(resource, cards, claims);
+    let given = give(resource, &free);
+    let mut held: BTreeMap<&SlotId, bool> = BTreeMap::new();
+    for claim in claims.iter().filter(|c| !gone(c)) {
+        for id in &claim.record.ids {
+            // Two claims on an id: the older one is superseded and only its end is awaited.
+            let ok = held.entry(id).or_insert(true);
+            *ok = *ok && sound(claim);
+        }
+    }
+    resource
+        .ids()
+        .map(|id| {
+            let card = cards.get(&id.device);
+            let healthy = card.is_some_and(|c| c.open)
+                && held.get(&id).copied().unwrap_or_else(|| given.contains(&id));
+            Slot { id, healthy, numa: card.and_then(|c| c.device.numa) }
+        })
+        .collect()
+}
+
+/// Which free ids are told to be healthy.
+fn give<'f>(resource: &Resource, free: &'f BTreeMap<DeviceId, Free>) -> BTreeSet<&'f SlotId> {
+    let mut left = match &resource.offer.kind {
+        OfferKind::Unit { bounds, .. } => {
+            let rooms: Vec<CardRoom> = free.values().map(|f| f.room).collect();
+            advertise(&rooms, *bounds)
+        }
+        _ => u64::MAX,
+    };
+    let mut cards: Vec<&Free> = free.values().collect();
+    // The roomiest card first: whatever the sum admits at once fits on one card.
+    cards.sort_by_key(|f| std::cmp::Reverse(f.room.units));
+    let mut given = BTreeSet::new();
+    for card in cards {
+        let units = card.room.units.min(left);
+        left -= units;
+        given.extend(card.ids.iter().take(usize::try_from(units).unwrap_or(usize::MAX)));
+    }
+    given
+}
+
+/// Nothing is held for it: the kubelet gave its ids to another, or does not list it any more, and
+/// no driver was asked for anything.
+fn gone(claim: &Claim) -> bool {
+    let made = claim.record.stage != Stage::Open;
+    claim.absent || (claim.superseded && !made)
+}
+
+fn sound(claim: &Claim) -> bool {
+    let stuck = claim.record.stage == Stage::Releasing && claim.trouble.is_some();
+    !matches!(claim.record.stage, Stage::Broken(_)) && !stuck
+}
+
+fn room(
+    resource: &Resource,
+    card: &CardView<'_>,
+    slots: &CardSlots,
+    claims: &[&Claim],
+    most: u64,
+) -> CardRoom {
+    let none = CardRoom { units: 0, requests: Some(0) };
+    let Ok(info) = card.device.scheme(&slots.scheme) else { return none };
+    let Ok((held, open)) = taken(card, claims) else { return none };
+    if held.iter().any(|h| h.scheme != slots.scheme) {
+        return none;
+    }
+    let refs: Vec<&Held> = held.iter().collect();
+    match (&resource.offer.kind, &info.sizing, &slots.want) {
+        (OfferKind::Unit { unit, bounds }, _, _) => {
+            let mut room = unit.room(card.device, info, &refs, *bounds);
+            room.units = room.units.min(most);
+            room
+        }
+        (_, Sizing::Turns | Sizing::Whole, _) => CardRoom {
+            units: slots_left(info, held.len()).min(most),
+            requests: None,
+        },
+        (_, Sizing::Range(range), Want::AtLeast(size)) => CardRoom {
+            units: parts_left(card.device, info, range, size, &refs).min(most),
+            requests: None,
+        },
+        _ => CardRoom { units: simulate(resource, card, slots, held, open, most), requests: None },
+    }
+}
+
+/// What is taken on a card: by other tools, by claims that were decided, and by claims that are only
+/// allocated. The last are told apart where their place is not decided yet (profiles).
+fn taken(
+    card: &CardView<'_>,
+    claims: &[&Claim],
+) -> Result<(Vec<Held>, u32), String> {
+    let mut held = card.foreign.clone();
+    let mut open = 0;
+    for claim in claims {
+        let decided = claim.record.grants.iter().filter(|g| *g.device() == card.device.id);
+        held.extend(decided.map(|g| g.held.clone()));
+        if !claim.record.grants.is_empty() {
+            continue;
+        }
+        for wanted in claim.record.wanted.iter().filter(|w| w.device == card.device.id) {
+            let info = card.device.scheme(&wanted.scheme).map_err(|e| e.message)?;
+            for want in &wanted.wants {
+                let size = match (want, &info.sizing) {
+                    (_, Sizing::Profiles(_)) => {
+                        open += 1;
+                        continue;
+                    }
+                    (Want::AtLeast(size), Sizing::Range(range)) => range.round_up(size)?,
+                    _ => vgpu_core::Size::ANY,
+                };
+                held.push(paper(card.device, &wanted.scheme, size, claim));
+            }
+        }
+    }
+    Ok((held, open))
+}
+
+fn paper(device: &Device, scheme: &Scheme, size: vgpu_core::Size, claim: &Claim) -> Held {
+    Held {
+        device: device.id.clone(),
+        scheme: scheme.clone(),
+        size,
+        placement: vgpu_core::Placement::Driver,
+        profile: None,
+        domain: Some(claim.record.domain.clone()),
+    }
+}
+
+fn slots_left(info: &SchemeInfo, taken: usize) -> u64 {
+    info.max.map_or(u64::MAX, |max| u64::from(max.get()).saturating_sub(taken as u64))
+}
+
+/// How many parts of one size still fit, by the sums.
+fn parts_left(
+    device: &Device,
+    info: &SchemeInfo,
+    range: &Range,
+    size: &vgpu_core::Size,
+    held: &[&Held],
+) -> u64 {
+    let Ok(size) = range.round_up(size) else { return 0 };
+    let mut left = slots_left(info, held.len());
+    if let Some(each) = size.memory.filter(|m| m.0 > 0) {
+        let taken: u64 = held.iter().filter_map(|h| h.size.memory).map(|m| m.0).sum();
+        left = left.min(device.memory.0.saturating_sub(taken) / each.0);
+    }
+    if let Some(each) = size.compute.filter(|c| c.units > 0) {
+        let taken: u64 = held.iter().filter_map(|h| h.size.compute).map(|c| u64::from(c.units)).sum();
+        left = left.min(u64::from(each.of.get()).saturating_sub(taken) / u64::from(each.units));
+    }
+    if let Some(distinct) = range.distinct {
+        let sizes: BTreeSet<String> = held.iter().map(|h| h.size.to_string()).collect();
+        if sizes.len() >= distinct.get() as usize && !sizes.contains(&size.to_string()) {
+            return 0;
+        }
+    }
+    left
+}
+
+/// How many more parts of a profile fit beside what is there and what is allocated.
+fn simulate(
+    resource: &Resource,
+    card: &CardView<'_>,
+    slots: &CardSlots,
+    held: Vec<Held>,
+    open: u32,
+    most: u64,
+) -> u64 {
+    let one = Inventory { devices: vec![card.device.clone()], links: vec![] };
+    let ask = slots::ask(&resource.offer, card.device, slots.want.clone(), &slots.scheme);
+    let fits = |n: u64| {
+        let asks = vec![ask.clone(); (n + u64::from(open)) as usize];
+        plan_all(&one, &held, &asks, Policy::Binpack).is_ok()
+    };
+    let most = most.min(64);
+    (1..=most).take_while(|n| fits(*n)).last().unwrap_or(0)
+}

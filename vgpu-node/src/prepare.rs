@@ -1,0 +1,479 @@
+//! From allocated ids to a container that may start.
+//!
+//! Order of things, each durable before the next: other claims on the ids are released · the intent
+//! is journalled · the driver makes the parts · the claim is journalled as prepared · its spec is
+//! published. A crash between any two is healed by doing it again: what the driver made is
+//! recognised by the intent.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::SystemTime;
+
+use vgpu_core::edits::{Hook, HookAction};
+use vgpu_core::id::{ClaimId, DeviceId, SlotId};
+use vgpu_core::order::{CreateOrder, Grant, Target};
+use vgpu_core::plan::{Assignment, Held, Inventory as Cards, Policy, Request, Selector, plan};
+use vgpu_core::{
+    ContainerEdits, Device, Error, ErrorKind, ModeChange, ModeOrder, Partition, PartitionId,
+    PartitionState, Result,
+};
+
+use crate::claim::{self, Claim, ClaimRecord, GrantRecord, Holder, Stage};
+use crate::node::{self, Node};
+use crate::offer::ResourceName;
+
+/// A container is about to start.
+#[derive(Debug, Clone)]
+pub struct Prepare {
+    /// The resource.
+    pub resource: ResourceName,
+    /// The ids that it has.
+    pub ids: BTreeSet<SlotId>,
+    /// Whose they are, as far as that is known.
+    pub holder: Option<Holder>,
+    /// What the kubelet's checkpoint has for exactly these ids: the claims that it will ask the
+    /// runtime for, each with its pod's UID. `None` if it could not be read.
+    pub checkpoint: Option<Vec<CheckpointClaim>>,
+}
+
+/// One entry of the kubelet's checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckpointClaim {
+    /// The claim that its answer named.
+    pub claim: ClaimId,
+    /// The pod's UID.
+    pub pod_uid: String,
+}
+
+impl Node {
+    /// Makes, or finds, all that the claim on these ids needs, and publishes it. Safe to repeat, at
+    /// any time and at the same time.
+    ///
+    /// # Errors
+    /// Retryable ones (`Busy` while an earlier pod's processes end, `InDoubt`, `Exhausted`, `Io`),
+    /// and others that only deleting the pod heals; each says so.
+    pub fn prepare(&self, ask: &Prepare) -> Result<ClaimId> {
+        let claim = self.identify(ask)?;
+        let work = self.claim(&claim)?.work;
+        // A second call for the same claim waits and then finds all done.
+        let guard = node::lock(&work);
+        let outcome = self.prepare_alone(&claim);
+        drop(guard);
+        if let Some(claim) = self.state().claims.find_mut(&claim) {
+            claim.trouble = outcome.as_ref().err().map(ToString::to_string);
+        }
+        self.relist();
+        outcome.map(|()| claim).map_err(|e| e.during("prepare"))
+    }
+
+    fn prepare_alone(&self, id: &ClaimId) -> Result<()> {
+        let claim = self.claim(id)?;
+        match &claim.record.stage {
+            Stage::Broken(why) => return Err(broken(why)),
+            Stage::Releasing => {
+                let why = "the claim is being taken down; its container may start when a new one is \
+                           allocated";
+                return Err(Error::new(ErrorKind::Busy, why).with("claim", id));
+            }
+            Stage::Intended | Stage::Open | Stage::Prepared => {}
+        }
+        self.release_rivals(&claim)?;
+        let devices: BTreeSet<DeviceId> =
+            claim.record.wanted.iter().map(|w| w.device.clone()).collect();
+        let mut listed = BTreeMap::new();
+        for device in &devices {
+            let parts = self.list_parts(device)?;
+            // Before anything is made on a card, the specs of parts that vanished from it are gone.
+            self.withdraw_vanished(device, &parts)?;
+            listed.insert(device.clone(), parts);
+        }
+        let mut record = self.claim(id)?.record;
+        if let Stage::Broken(why) = &record.stage {
+            return Err(broken(why));
+        }
+        if record.stage == Stage::Intended {
+            self.adopt_or_undo(&mut record, &listed)?;
+        }
+        if record.grants.is_empty() {
+            // One intent at a time on a card: what is new on it can then only be of that intent.
+            let making: Vec<_> = devices.iter().map(|d| self.making(d)).collect();
+            let _making: Vec<_> = making.iter().map(|m| node::lock(m)).collect();
+            for device in &devices {
+                self.settle(device, id)?;
+            }
+            self.make(&mut record)?;
+        }
+        let targets: Vec<Target> =
+            record.grants.iter().filter_map(|g| g.target.clone()).collect();
+        let edits = self.edits_of(&targets)?;
+        if record.stage != Stage::Prepared {
+            record.stage = Stage::Prepared;
+            self.journal(&record)?;
+        }
+        self.publish(&record, &edits)?;
+        for device in &devices {
+            self.inventory.refresh_device(device);
+        }
+        Ok(())
+    }
+
+    /// Which claim PreStart means. The kubelet's checkpoint decides where it can be read: claims of
+    /// one pod on the same ids (init and app container) become one claim of several names.
+    fn identify(&self, ask: &Prepare) -> Result<ClaimId> {
+        let snapshot = self.inventory.snapshot();
+        let layout = self.layout();
+        let mut state = self.state();
+        let newest = state.claims.of_ids(&ask.resource, &ask.ids).first().map(|c| (*c).clone());
+        let names = same_pod(ask, newest.as_ref());
+        for name in &names {
+            if state.claims.find(name).is_some() {
+                continue;
+            }
+            // Allocated by an earlier run of the agent, which had not written anything down.
+            let resource = layout.resources.get(&ask.resource).ok_or_else(|| {
+                let why = format!(
+                    "{} is not offered any more and claim {name} was never prepared; delete the pod",
+                    ask.resource
+                );
+                Error::new(ErrorKind::Invalid, why)
+            })?;
+            let record = ClaimRecord {
+                claim: name.clone(),
+                aliases: Vec::new(),
+                resource: ask.resource.clone(),
+                wanted: node::wanted(resource, &snapshot, &ask.ids)?,
+                ids: ask.ids.clone(),
+                holder: ask.holder.clone(),
+                domain: resource.offer.domain.clone(),
+                minimum: resource.offer.minimum,
+                stage: Stage::Open,
+                grants: Vec::new(),
+                container: None,
+                opened: SystemTime::now(),
+            };
+            state.claims.put(record, false);
+        }
+        let found = names.iter().filter_map(|n| state.claims.find(n).cloned());
+        let by_id: BTreeMap<ClaimId, Claim> = found.map(|c| (c.record.claim.clone(), c)).collect();
+        let mut group: Vec<Claim> = by_id.into_values().collect();
+        if group.is_empty() {
+            group.extend(newest);
+        }
+        // What was begun goes on; else the newest is the one.
+        group.sort_by_key(|c| (c.record.stage == Stage::Open, std::cmp::Reverse(c.turn)));
+        let Some(primary) = group.first().cloned() else {
+            let ids: Vec<String> = ask.ids.iter().map(ToString::to_string).collect();
+            let why = format!(
+                "no allocation of {} is known for {}, and the kubelet's checkpoint has none",
+                ask.resource,
+                ids.join(", ")
+            );
+            return Err(Error::new(ErrorKind::NotFound, why));
+        };
+        let id = primary.record.claim.clone();
+        let mut aliases = primary.record.aliases.clone();
+        for other in group.iter().skip(1).filter(|c| c.record.stage == Stage::Open) {
+            aliases.push(other.record.claim.clone());
+            aliases.extend(other.record.aliases.clone());
+            state.claims.remove(&other.record.claim);
+        }
+        aliases.sort();
+        aliases.dedup();
+        let claim = state.claims.find_mut(&id).expect("it was found a moment ago");
+        if claim.record.aliases != aliases {
+            claim.record.aliases = aliases;
+            // Written down again, so that a restart knows the new name too.
+            if claim.record.stage == Stage::Prepared {
+                claim.record.stage = Stage::Intended;
+            }
+        }
+        if ask.holder.is_some() {
+            claim.record.holder.clone_from(&ask.holder);
+        }
+        claim.superseded = false;
+        claim.absent = false;
+        Ok(id)
+    }
+
+    /// Releases every other claim that has some of these ids and for which something was made.
+    fn release_rivals(&self, claim: &Claim) -> Result<()> {
+        let rivals: Vec<Claim> = self
+            .state()
+            .claims
+            .iter()
+            .filter(|c| c.record.claim != claim.record.claim)
+            .filter(|c| c.journalled && !c.record.ids.is_disjoint(&claim.record.ids))
+            .cloned()
+            .collect();
+        for rival in rivals {
+            self.release(&rival.record.claim).map_err(|e| {
+                let why = format!(
+                    "an earlier container's share of the same ids is still being taken down: {}",
+                    e.message
+                );
+                let kind = if e.is_retryable() { e.kind } else { ErrorKind::Busy };
+                Error::new(kind, why).with("claim", &rival.record.claim).caused_by(e)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// A crash or a late driver left the intent: what it made is ours. All of it there: go on with
+    /// it. Anything less: undo what is there and decide anew.
+    fn adopt_or_undo(
+        &self,
+        record: &mut ClaimRecord,
+        listed: &BTreeMap<DeviceId, Vec<Partition>>,
+    ) -> Result<()> {
+        let mut found = Vec::new();
+        for grant in &mut record.grants {
+            let Some(intent) = &grant.intent else { continue };
+            let device = intent.order.device().clone();
+            let parts = listed.get(&device).map_or(&[][..], Vec::as_slice);
+            let part = self.find_made(&record.claim, grant, parts);
+            grant.target = part
+                .as_ref()
+                .filter(|p| p.state == PartitionState::Complete)
+                .map(|p| Target { claim: record.claim.clone(), grant: Grant::Part(p.id.clone()) });
+            found.push((device, part));
+        }
+        if record.grants.iter().all(|g| g.target.is_some()) {
+            return Ok(());
+        }
+        for (device, part) in found {
+            if let Some(part) = part {
+                self.destroy(&device, &part.id)?;
+            }
+            self.sweep(&device)?;
+        }
+        record.grants.clear();
+        Ok(())
+    }
+
+    /// Decides, writes the decision down, and has the drivers carry it out.
+    fn make(&self, record: &mut ClaimRecord) -> Result<()> {
+        let mut grants: Vec<GrantRecord> = Vec::new();
+        for wanted in record.wanted.clone() {
+            for want in &wanted.wants {
+                let request = Request {
+                    claim: record.claim.clone(),
+                    want: want.clone(),
+                    count: 1,
+                    selector: Selector { devices: vec![wanted.device.clone()], ..Selector::default() },
+                    minimum: record.minimum,
+                    schemes: vec![wanted.scheme.clone()],
+                    domain: record.domain.clone(),
+                    modes: wanted.modes,
+                };
+                let (device, assignment) = self.decide(&request, record, &grants)?;
+                let device = match &assignment.mode {
+                    Some(order) => self.enter_mode(order)?,
+                    None => device,
+                };
+                let seen = self.list_parts(&device.id)?.into_iter().map(|p| p.id).collect();
+                let step = assignment.step;
+                grants.push(claim::grant_record(&device, step, &record.domain, seen)?);
+            }
+        }
+        record.grants = grants;
+        record.stage = Stage::Intended;
+        self.journal(record)?;
+        for i in 0..record.grants.len() {
+            let Some(intent) = &record.grants[i].intent else { continue };
+            let part = self.create(&intent.order)?;
+            let grant = Grant::Part(part.id);
+            record.grants[i].target = Some(Target { claim: record.claim.clone(), grant });
+        }
+        Ok(())
+    }
+
+    /// One request, on one card, beside all that is held there.
+    fn decide(
+        &self,
+        request: &Request,
+        record: &ClaimRecord,
+        grants: &[GrantRecord],
+    ) -> Result<(Device, Assignment)> {
+        let id = &request.selector.devices[0];
+        let snapshot = self.inventory.snapshot();
+        let card = snapshot.cards.get(id).ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, format!("there is no card {id}"))
+        })?;
+        let parts = self.list_parts(id)?;
+        let mut held: Vec<Held> = grants.iter().map(|g| g.held.clone()).collect();
+        {
+            let state = self.state();
+            let others = || {
+                state.claims.iter().map(|c| &c.record).filter(|r| r.claim != record.claim)
+            };
+            held.extend(others().flat_map(|r| r.grants.iter().map(|g| g.held.clone())));
+            let ours = node::ours(&parts, others());
+            let foreign = parts.iter().filter(|p| !ours.contains(&p.id));
+            held.extend(foreign.map(|p| Held::of_part(p, None)));
+        }
+        let one = Cards { devices: vec![card.device.clone()], links: vec![] };
+        let answer = plan(&one, &held, request, Policy::Binpack).map_err(|refusal| {
+            Error::new(ErrorKind::Exhausted, refusal.to_string())
+        })?;
+        let assignment = answer.into_iter().next().expect("a plan for one card has one assignment");
+        Ok((card.device.clone(), assignment))
+    }
+
+    /// Puts a card into a mode and reads it anew: numbers of nodes may have changed.
+    fn enter_mode(&self, order: &ModeOrder) -> Result<Device> {
+        let lanes = self.lanes(&order.device)?;
+        let sent = order.clone();
+        let change =
+            lanes.change_all(&order.affected, "set mode", move |b| b.set_mode(&sent))?;
+        if change != ModeChange::Done {
+            let why = format!("the mode comes into effect only {change:?}; nothing was given yet");
+            return Err(Error::new(ErrorKind::Busy, why).with("device", &order.device));
+        }
+        self.inventory.refresh();
+        let snapshot = self.inventory.snapshot();
+        snapshot.cards.get(&order.device).map(|card| card.device.clone()).ok_or_else(|| {
+            Error::new(ErrorKind::Lost, format!("card {} went with its mode", order.device))
+        })
+    }
+
+    /// The part that a grant made, whole or half, if the driver lists it; never another claim's.
+    pub(crate) fn find_made(
+        &self,
+        claim: &ClaimId,
+        grant: &GrantRecord,
+        listed: &[Partition],
+    ) -> Option<Partition> {
+        if let Some(part) = grant.part() {
+            return listed.iter().find(|p| p.id == *part).cloned();
+        }
+        let state = self.state();
+        let others = state.claims.iter().filter(|c| c.record.claim != *claim);
+        let theirs: BTreeSet<&PartitionId> =
+            others.flat_map(|c| &c.record.grants).filter_map(GrantRecord::part).collect();
+        let free: Vec<Partition> =
+            listed.iter().filter(|p| !theirs.contains(&p.id)).cloned().collect();
+        grant.intent.as_ref()?.recognise(&free).cloned()
+    }
+
+    /// Finds out what became of the intents that earlier attempts left on a card.
+    fn settle(&self, device: &DeviceId, except: &ClaimId) -> Result<()> {
+        let unsettled = |g: &GrantRecord| g.intent.is_some() && g.target.is_none();
+        let others: Vec<ClaimRecord> = self
+            .state()
+            .claims
+            .iter()
+            .map(|c| &c.record)
+            .filter(|r| r.claim != *except && r.stage == Stage::Intended)
+            .filter(|r| r.grants.iter().any(|g| g.device() == device && unsettled(g)))
+            .cloned()
+            .collect();
+        for mut record in others {
+            if let Some(stuck) = self.lanes(device)?.shut(device) {
+                let why = format!("the outcome of {stuck} is awaited; nothing else is made there");
+                return Err(Error::new(ErrorKind::Busy, why).with("device", device));
+            }
+            let mut listed = BTreeMap::new();
+            for grant in &record.grants {
+                listed.insert(grant.device().clone(), self.list_parts(grant.device())?);
+            }
+            self.adopt_or_undo(&mut record, &listed)?;
+            self.journal(&record)?;
+        }
+        Ok(())
+    }
+
+    fn create(&self, order: &CreateOrder) -> Result<Partition> {
+        let sent = order.clone();
+        let lanes = self.lanes(order.device())?;
+        let made = lanes.change(order.device(), "create", move |b| b.create(&sent));
+        if let Err(e) = &made
+            && e.kind != ErrorKind::InDoubt
+            && let Err(swept) = self.sweep(order.device())
+        {
+            tracing::warn!(device = %order.device(), error = %swept, "cannot sweep after a failed create");
+        }
+        made
+    }
+
+    pub(crate) fn sweep(&self, device: &DeviceId) -> Result<()> {
+        let keep: Vec<PartitionId> = {
+            let state = self.state();
+            let grants = state.claims.iter().flat_map(|c| &c.record.grants);
+            grants.filter_map(|g| g.part().cloned()).filter(|p| p.device() == *device).collect()
+        };
+        let lanes = self.lanes(device)?;
+        let id = device.clone();
+        for swept in lanes.change(device, "sweep", move |b| b.sweep(&id, &keep))? {
+            tracing::info!(%device, what = swept.what, "removed a leftover");
+        }
+        Ok(())
+    }
+
+    /// What the driver lists on a card right now.
+    pub(crate) fn list_parts(&self, device: &DeviceId) -> Result<Vec<Partition>> {
+        let id = device.clone();
+        self.lanes(device)?.read_device(device, "partitions", move |b| b.partitions(&id))
+    }
+
+    /// The edits of all targets, each vendor asked once for its own.
+    pub(crate) fn edits_of(&self, targets: &[Target]) -> Result<ContainerEdits> {
+        let mut by_vendor: BTreeMap<String, Vec<Target>> = BTreeMap::new();
+        for target in targets {
+            let lanes = self.lanes(&target.grant.device())?;
+            by_vendor.entry(lanes.vendor().to_string()).or_default().push(target.clone());
+        }
+        let mut edits = ContainerEdits::default();
+        for targets in by_vendor.into_values() {
+            let device = targets[0].grant.device();
+            let lanes = self.lanes(&device)?;
+            let of_vendor = lanes.read_device(&device, "edits", move |b| b.edits(&targets))?;
+            edits = edits.merge(of_vendor)?;
+        }
+        Ok(edits)
+    }
+
+    /// Publishes a claim under each of its names.
+    pub(crate) fn publish(&self, record: &ClaimRecord, edits: &ContainerEdits) -> Result<()> {
+        let facts = record.facts();
+        for name in record.names() {
+            self.specs.publish(name, &named(edits, &record.claim, name), &facts)?;
+        }
+        Ok(())
+    }
+}
+
+/// The edits for another name of the claim: its hook names itself.
+fn named(edits: &ContainerEdits, claim: &ClaimId, name: &ClaimId) -> ContainerEdits {
+    let mut edits = edits.clone();
+    for Hook { action, .. } in &mut edits.hooks {
+        if let HookAction::Confine(of) = action
+            && of == claim
+        {
+            *of = name.clone();
+        }
+    }
+    edits
+}
+
+/// The names that the checkpoint has for these ids, of the pod that is starting.
+fn same_pod(ask: &Prepare, newest: Option<&Claim>) -> Vec<ClaimId> {
+    let Some(entries) = &ask.checkpoint else { return Vec::new() };
+    let known = ask.holder.as_ref().and_then(|h| h.uid.as_deref());
+    let of_newest = entries
+        .iter()
+        .find(|e| newest.is_some_and(|c| c.answers_to(&e.claim)))
+        .map(|e| e.pod_uid.as_str());
+    // The kubelet may still have entries of a pod that ended; the newest allocation is the living one.
+    let uid = of_newest.or(known).or_else(|| entries.last().map(|e| e.pod_uid.as_str()));
+    entries
+        .iter()
+        .filter(|e| Some(e.pod_uid.as_str()) == uid)
+        .map(|e| e.claim.clone())
+        .collect()
+}
+
+fn broken(why: &str) -> Error {
+    Error::new(
+        ErrorKind::Lost,
+        format!("the part under this container was lost ({why}); delete the pod, it is not made anew"),
+    )
+}

@@ -1,0 +1,290 @@
+//! Following the world: what the drivers list, what the kubelet lists, and what a reboot took.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use vgpu_core::health::Event;
+use vgpu_core::id::{ClaimId, DeviceId};
+use vgpu_core::order::Grant;
+use vgpu_core::{Confinement, Container, Error, ErrorKind, Partition, PartitionState, Result};
+
+use crate::absence::{KubeletView, Verdict, Watched};
+use crate::claim::{Claim, ClaimRecord, Stage};
+use crate::inventory::{self, Presence};
+use crate::ledger::Ledger;
+use crate::node::Node;
+
+impl Node {
+    /// Looks at everything afresh: probes and scans, reads each card's health, withdraws the specs
+    /// of parts that vanished, goes on with releases that could not end, and tells the kubelet.
+    pub fn refresh(&self) {
+        self.inventory.refresh();
+        self.read_health();
+        self.check_parts();
+        self.go_on_releasing();
+        self.relist();
+    }
+
+    /// Takes events of a backend: health policy decides what they mean for each card and part.
+    pub fn take_events(&self, events: &[Event]) {
+        let now = self.now();
+        let mut rescan = false;
+        {
+            let mut state = self.state();
+            for event in events {
+                rescan |= event.meaning == vgpu_core::Meaning::Changed;
+                for transition in state.health.observe(now, event) {
+                    tracing::warn!(?transition, cause = event.cause, "health changed");
+                }
+            }
+        }
+        if rescan {
+            self.inventory.refresh();
+            self.check_parts();
+        }
+        self.relist();
+    }
+
+    /// Takes the kubelet's word on which pods are there, or that it gave none.
+    pub fn observe_kubelet(&self, view: Option<&KubeletView>) {
+        let now = self.now();
+        let mut gone: Vec<Claim> = Vec::new();
+        let mut changed = false;
+        {
+            let mut state = self.state();
+            let claims: Vec<Claim> = state.claims.iter().cloned().collect();
+            let watched: Vec<Watched<'_>> = claims.iter().map(watched).collect();
+            let verdicts = state.absence.observe(now, view, &watched);
+            for (claim, verdict) in claims.iter().zip(verdicts) {
+                let quiet = verdict != Verdict::Present;
+                if let Some(claim) = state.claims.find_mut(&claim.record.claim) {
+                    changed |= claim.absent != quiet;
+                    claim.absent = quiet;
+                }
+                if verdict == Verdict::Gone {
+                    gone.push(claim.clone());
+                }
+            }
+        }
+        for claim in gone {
+            changed = true;
+            if !self.nobody_holds(&claim.record) {
+                continue;
+            }
+            tracing::info!(claim = %claim.record.claim, "its pod is gone; releasing");
+            if let Err(e) = self.release(&claim.record.claim) {
+                tracing::warn!(claim = %claim.record.claim, error = %e, "cannot release yet");
+            }
+        }
+        if changed {
+            self.relist();
+        }
+    }
+
+    /// Sets the limits of a claim on the container that is starting on it.
+    ///
+    /// # Errors
+    /// Any error must end the start: `NotFound` for a claim that is not prepared, the backend's own.
+    pub fn confine(&self, claim: &ClaimId, container: &Container) -> Result<Confinement> {
+        let mut record = self.claim(claim)?.record;
+        if record.stage != Stage::Prepared {
+            let why = format!("claim {claim} is {}, not prepared", record.stage.word());
+            return Err(Error::new(ErrorKind::NotFound, why).during("confine"));
+        }
+        // Written down first, so that a limit that was set is taken back after a crash too.
+        record.container = Some(container.clone());
+        self.journal(&record)?;
+        let mut all = Confinement::NotNeeded;
+        for target in record.grants.iter().filter_map(|g| g.target.clone()) {
+            let device = target.grant.device();
+            let container = container.clone();
+            let done = self
+                .lanes(&device)?
+                .change(&device, "confine", move |b| b.confine(&target, &container))?;
+            if done == Confinement::Set {
+                all = Confinement::Set;
+            }
+        }
+        Ok(all)
+    }
+
+    /// Withdraws the specs of claims whose parts on this card are not listed any more.
+    pub(crate) fn withdraw_vanished(&self, device: &DeviceId, listed: &[Partition]) -> Result<()> {
+        let lost: Vec<ClaimRecord> = self
+            .state()
+            .claims
+            .iter()
+            .map(|c| &c.record)
+            .filter(|r| r.stage == Stage::Prepared && vanished(r, device, listed))
+            .cloned()
+            .collect();
+        for mut record in lost {
+            for name in record.names() {
+                self.specs.withdraw(name)?;
+            }
+            tracing::error!(claim = %record.claim, %device, "its part vanished from the card");
+            record.stage = Stage::Broken(format!("its part vanished from {device}"));
+            self.journal(&record)?;
+        }
+        Ok(())
+    }
+
+    /// For every card that answers: vanished parts, and specs that a reboot or a person removed.
+    fn check_parts(&self) {
+        let snapshot = self.inventory.snapshot();
+        for (device, card) in &snapshot.cards {
+            let (Presence::Here, Ok(parts)) = (&card.presence, &card.partitions) else { continue };
+            // The snapshot may be older than a part that was made since; ask again before judging.
+            let suspects = {
+                let state = self.state();
+                let mut records = state.claims.iter().map(|c| &c.record);
+                records.any(|r| r.stage == Stage::Prepared && vanished(r, device, parts))
+            };
+            if !suspects {
+                continue;
+            }
+            let judged = self
+                .list_parts(device)
+                .and_then(|fresh| self.withdraw_vanished(device, &fresh));
+            if let Err(e) = judged {
+                tracing::warn!(%device, error = %e, "cannot tell whether a part vanished");
+            }
+        }
+        if let Err(e) = self.publish_missing() {
+            tracing::warn!(error = %e, "cannot publish a spec that is missing");
+        }
+    }
+
+    /// Publishes again what is prepared, is there, and lost only its spec.
+    fn publish_missing(&self) -> Result<()> {
+        let there: BTreeSet<ClaimId> = self.specs.published()?.into_iter().collect();
+        let missing: Vec<Claim> = {
+            let state = self.state();
+            let prepared = state.claims.iter().filter(|c| c.record.stage == Stage::Prepared);
+            prepared.filter(|c| !there.contains(&c.record.claim)).cloned().collect()
+        };
+        for claim in missing {
+            let Ok(_guard) = claim.work.try_lock() else { continue };
+            let record = self.claim(&claim.record.claim)?.record;
+            if record.stage != Stage::Prepared || !self.all_there(&record) {
+                continue;
+            }
+            let targets: Vec<_> = record.grants.iter().filter_map(|g| g.target.clone()).collect();
+            let edits = self.edits_of(&targets)?;
+            self.publish(&record, &edits)?;
+        }
+        Ok(())
+    }
+
+    fn all_there(&self, record: &ClaimRecord) -> bool {
+        record.grants.iter().all(|grant| match grant.part() {
+            None => true,
+            Some(part) => self
+                .list_parts(grant.device())
+                .is_ok_and(|parts| parts.iter().any(|p| p.id == *part)),
+        })
+    }
+
+    fn go_on_releasing(&self) {
+        let releasing: Vec<ClaimId> = {
+            let state = self.state();
+            let stuck = state.claims.iter().filter(|c| c.record.stage == Stage::Releasing);
+            stuck.map(|c| c.record.claim.clone()).collect()
+        };
+        for claim in releasing {
+            if let Err(e) = self.release(&claim) {
+                tracing::warn!(%claim, error = %e, "cannot release yet");
+            }
+        }
+    }
+
+    /// Reads every card's health; a card that does not answer is told lost by the inventory.
+    fn read_health(&self) {
+        let snapshot = self.inventory.snapshot();
+        let mut events = Vec::new();
+        for (device, card) in &snapshot.cards {
+            if card.presence != Presence::Here {
+                events.push(Event::now(
+                    vgpu_core::Subject::Device(device.clone()),
+                    vgpu_core::Meaning::Lost,
+                    "it does not answer a scan",
+                ));
+                continue;
+            }
+            let id = device.clone();
+            let read = self
+                .lanes(device)
+                .and_then(|lanes| lanes.read_device(device, "check", move |b| b.check(&id)));
+            match read {
+                Ok(read) => events.extend(read),
+                Err(e) => events.push(Event::now(
+                    vgpu_core::Subject::Device(device.clone()),
+                    if e.kind == ErrorKind::Lost { vgpu_core::Meaning::Lost } else { vgpu_core::Meaning::Suspect },
+                    e.to_string(),
+                )),
+            }
+        }
+        let now = self.now();
+        let mut state = self.state();
+        let observed: Vec<_> = events.iter().flat_map(|e| state.health.observe(now, e)).collect();
+        for transition in observed.into_iter().chain(state.health.tick(now)) {
+            tracing::warn!(?transition, "health changed");
+        }
+    }
+
+    fn nobody_holds(&self, record: &ClaimRecord) -> bool {
+        record.grants.iter().all(|grant| match grant.part() {
+            None => true,
+            Some(part) => self.list_parts(grant.device()).is_ok_and(|parts| {
+                parts.iter().find(|p| p.id == *part).is_none_or(|p| p.holders.is_free())
+            }),
+        })
+    }
+}
+
+/// Notes a changed boot id: every part of an earlier boot is presumed gone until it is found again.
+///
+/// Returns whether the machine was booted since the ledger was last written.
+pub(crate) fn note_reboot(ledger: &mut Ledger<ClaimRecord>, root: &Path) -> Result<bool> {
+    let now = inventory::boot_id(root)?;
+    let rebooted = ledger.boot_id().is_some_and(|before| before != now);
+    if rebooted {
+        let records: Vec<ClaimRecord> = ledger.records().values().cloned().collect();
+        for mut record in records {
+            let made = matches!(record.stage, Stage::Prepared | Stage::Broken(_));
+            if !made {
+                continue;
+            }
+            record.stage = Stage::Intended;
+            record.container = None;
+            for grant in record.grants.iter_mut().filter(|g| g.intent.is_some()) {
+                grant.target = None;
+            }
+            ledger.put(record.claim.as_str(), &record)?;
+        }
+    }
+    if ledger.boot_id() != Some(now.as_str()) {
+        ledger.set_boot_id(&now)?;
+    }
+    Ok(rebooted)
+}
+
+fn watched(claim: &Claim) -> Watched<'_> {
+    let record = &claim.record;
+    Watched {
+        names: record.names().collect(),
+        resource: &record.resource,
+        ids: &record.ids,
+    }
+}
+
+/// Whether a part of the claim on this card is not listed, or is not usable any more.
+fn vanished(record: &ClaimRecord, device: &DeviceId, listed: &[Partition]) -> bool {
+    let on_card = record.grants.iter().filter(|g| g.device() == device);
+    on_card.filter_map(|g| g.target.as_ref()).any(|target| match &target.grant {
+        Grant::Part(part) => !listed
+            .iter()
+            .any(|p| p.id == *part && p.state == PartitionState::Complete),
+        _ => false,
+    })
+}

@@ -1,0 +1,68 @@
+//! The command line of `vgpu-plugin`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::backends::BackendArgs;
+
+/// The node agent of vgpu.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Checks a configuration file and the offers in it, and says what is wrong.
+    CheckConfig {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Serves the node until SIGTERM; SIGHUP reads the configuration again.
+    Run(RunArgs),
+}
+
+/// How to run.
+#[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    /// The configuration file.
+    #[arg(long, env = "VGPU_CONFIG")]
+    pub config: PathBuf,
+    /// The kubelet's directory; its device-plugins folder is taken from here too.
+    #[arg(long, default_value = "/var/lib/kubelet")]
+    pub kubelet_dir: PathBuf,
+    /// Where CDI specs are written; the container runtime must read it.
+    #[arg(long, default_value = "/var/run/cdi")]
+    pub cdi_dir: PathBuf,
+    /// The agent's own state: ledger, claim files, sockets. It must be on a disk that survives a reboot,
+    /// at the same path on the host.
+    #[arg(long, default_value = "/var/lib/vgpu")]
+    pub state_dir: PathBuf,
+    /// Where `vgpu-hook` lies on the host; a claim that needs it is refused without.
+    #[arg(long)]
+    pub hook_dir: Option<PathBuf>,
+    /// Where metrics and health are served, for example 127.0.0.1:9400; not at all without.
+    #[arg(long)]
+    pub metrics_address: Option<SocketAddr>,
+    /// How logs are written.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+    /// Which vendors are served.
+    #[command(flatten)]
+    pub backends: BackendArgs,
+}
+
+/// How logs are written, to standard error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}

@@ -1,0 +1,115 @@
+//! What the kubelet knows, in the node's words: its list of pods and its checkpoint.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use vgpu_core::id::{ClaimId, SlotId};
+use vgpu_kubelet_plugin::{Checkpoint, CheckpointEntry, PodList, PodResourcesClient};
+use vgpu_node::claim::Holder;
+use vgpu_node::{CheckpointClaim, KubeletView, Prepare, ResourceName};
+
+/// Asks the kubelet.
+#[derive(Debug)]
+pub(crate) struct KubeletEyes {
+    pods: PodResourcesClient,
+    checkpoint: PathBuf,
+    /// `vgpu.dev/claim=`, which all our CDI names begin with.
+    prefix: String,
+}
+
+impl KubeletEyes {
+    pub(crate) fn new(pods: PodResourcesClient, checkpoint: PathBuf, kind: &str) -> Self {
+        Self { pods, checkpoint, prefix: format!("{kind}=") }
+    }
+
+    /// What PreStart for these ids is about. What cannot be learned is left out: the node then goes
+    /// by what it knows itself.
+    pub(crate) async fn about(&self, resource: &ResourceName, ids: BTreeSet<SlotId>) -> Prepare {
+        let entries = self.entries(resource, &ids);
+        let pod_uid = entries.as_ref().and_then(|e| e.last()).map(|e| e.pod_uid.clone());
+        let listed = match self.pods.list().await {
+            Ok(list) => holder(&list, resource, &ids, pod_uid.clone()),
+            Err(error) => {
+                tracing::warn!(%error, "cannot learn which pod is starting; going on without its name");
+                None
+            }
+        };
+        let checkpoint = entries.map(|entries| {
+            let claims = entries.iter().flat_map(|entry| {
+                let claims = entry.cdi_devices.iter().filter_map(|name| self.claim(name));
+                claims.map(|claim| CheckpointClaim { claim, pod_uid: entry.pod_uid.clone() })
+            });
+            claims.collect()
+        });
+        Prepare { resource: resource.clone(), ids, holder: listed, checkpoint }
+    }
+
+    /// The kubelet's whole view, or nothing if it does not answer.
+    pub(crate) async fn view(&self) -> Option<KubeletView> {
+        let list = match self.pods.list().await {
+            Ok(list) => list,
+            Err(error) => {
+                tracing::debug!(%error, "the kubelet does not list pods");
+                return None;
+            }
+        };
+        let mut view = KubeletView::default();
+        for holding in &list.holdings {
+            let Ok(resource) = ResourceName::new(holding.resource.as_str()) else { continue };
+            let ids = holding.device_ids.iter().filter_map(|id| id.parse().ok());
+            view.listed.extend(ids.map(|id| (resource.clone(), id)));
+        }
+        view.checkpoint = match Checkpoint::read(&self.checkpoint) {
+            Ok(checkpoint) => {
+                let entries = checkpoint.unwrap_or_default().entries;
+                let names = entries.iter().flat_map(|e| &e.cdi_devices);
+                Some(names.filter_map(|name| self.claim(name)).collect())
+            }
+            Err(error) => {
+                tracing::warn!(%error, "going on without the kubelet's checkpoint");
+                None
+            }
+        };
+        Some(view)
+    }
+
+    /// The checkpoint's entries for exactly these ids; `None` if it cannot be read.
+    fn entries(
+        &self,
+        resource: &ResourceName,
+        ids: &BTreeSet<SlotId>,
+    ) -> Option<Vec<CheckpointEntry>> {
+        let wanted: BTreeSet<String> = ids.iter().map(ToString::to_string).collect();
+        match Checkpoint::read(&self.checkpoint) {
+            Ok(checkpoint) => {
+                let entries = checkpoint.unwrap_or_default().entries.into_iter();
+                let ours = entries.filter(|e| e.resource == resource.as_str());
+                Some(ours.filter(|e| e.device_ids.iter().cloned().eq(wanted.iter().cloned())).collect())
+            }
+            Err(error) => {
+                tracing::warn!(%error, "going on without the kubelet's checkpoint");
+                None
+            }
+        }
+    }
+
+    fn claim(&self, cdi_name: &str) -> Option<ClaimId> {
+        ClaimId::new(cdi_name.strip_prefix(&self.prefix)?).ok()
+    }
+}
+
+fn holder(
+    list: &PodList,
+    resource: &ResourceName,
+    ids: &BTreeSet<SlotId>,
+    uid: Option<String>,
+) -> Option<Holder> {
+    let first = ids.first()?.to_string();
+    let holding = list.holders(resource.as_str(), &first).next()?;
+    Some(Holder {
+        namespace: holding.namespace.clone(),
+        pod: holding.pod.clone(),
+        uid,
+        container: holding.container.clone(),
+    })
+}

@@ -1,0 +1,22 @@
+//! `vgpu-plugin`: the node agent with the backends of this repository. An out-of-tree vendor writes
+//! such a `main` with its own factories.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use vgpu_plugin::args::{Cli, Command};
+use vgpu_plugin::{check_config, run};
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::CheckConfig { file } => check_config(&file),
+        Command::Run(args) => args.backends.choices().and_then(|choices| run(choices, args)),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            vgpu_plugin::complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}

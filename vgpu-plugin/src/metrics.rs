@@ -1,0 +1,181 @@
+//! What the agent tells Prometheus; ratios are 0 to 1, memory is in bytes, times in seconds.
+
+use std::fmt::Write as _;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+use vgpu_node::Node;
+use vgpu_node::inventory::Presence;
+
+use vgpu_node::ResourceName;
+
+/// All metrics of the agent.
+pub(crate) struct Metrics {
+    registry: Mutex<Registry>,
+    calls: Family<CallLabels, Histogram, fn() -> Histogram>,
+    slots: Family<SlotLabels, Gauge>,
+    claims: Family<ClaimLabels, Gauge>,
+    cards: Family<CardLabels, Gauge>,
+    enforcement: Family<EnforcementLabels, Gauge>,
+    reloads: Family<ReloadLabels, Counter>,
+    hook_calls: Family<ReloadLabels, Counter>,
+}
+
+/// A call of the kubelet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum Call {
+    Allocate,
+    PreStart,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum Outcome {
+    Ok,
+    Error,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CallLabels {
+    call: Call,
+    resource: String,
+    outcome: Outcome,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SlotLabels {
+    resource: String,
+    health: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ClaimLabels {
+    resource: String,
+    state: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CardLabels {
+    device: String,
+    vendor: String,
+    model: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EnforcementLabels {
+    claim: String,
+    resource: String,
+    device: String,
+    scheme: String,
+    axis: &'static str,
+    level: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReloadLabels {
+    outcome: Outcome,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let mut registry = Registry::with_prefix("vgpu");
+        let buckets = || Histogram::new([0.0005, 0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 30.0]);
+        let calls = Family::new_with_constructor(buckets as fn() -> Histogram);
+        let slots = Family::default();
+        let claims = Family::default();
+        let cards = Family::default();
+        let enforcement = Family::default();
+        let reloads = Family::default();
+        let hook_calls = Family::default();
+        let unit = prometheus_client::registry::Unit::Seconds;
+        let help = "Calls of the kubelet, and how long the answer took";
+        registry.register_with_unit("kubelet_call", help, unit, calls.clone());
+        registry.register("ids", "Ids told to the kubelet, by health", slots.clone());
+        registry.register("claims", "Claims that live, by state", claims.clone());
+        registry.register("card_up", "1 for a card that answers, 0 for a lost one", cards.clone());
+        let help = "1 for the level that is enforced for a claim, per axis";
+        registry.register("claim_enforcement", help, enforcement.clone());
+        registry.register("config_reloads", "Configurations taken or refused", reloads.clone());
+        registry.register("hook_calls", "Containers confined or refused", hook_calls.clone());
+        let registry = Mutex::new(registry);
+        Self { registry, calls, slots, claims, cards, enforcement, reloads, hook_calls }
+    }
+
+    pub(crate) fn call(&self, call: Call, resource: &ResourceName, took: Duration, ok: bool) {
+        let labels = CallLabels { call, resource: resource.to_string(), outcome: outcome(ok) };
+        self.calls.get_or_create(&labels).observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn reload(&self, ok: bool) {
+        self.reloads.get_or_create(&ReloadLabels { outcome: outcome(ok) }).inc();
+    }
+
+    pub(crate) fn hook_call(&self, ok: bool) {
+        self.hook_calls.get_or_create(&ReloadLabels { outcome: outcome(ok) }).inc();
+    }
+
+    /// The text that Prometheus reads; what is counted from the node's state is counted now.
+    pub(crate) fn text(&self, node: &Node) -> String {
+        self.gather(node);
+        let registry = self.registry.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut out = String::new();
+        if text::encode(&mut out, &registry).is_err() {
+            let _ = writeln!(out, "# the metrics could not be encoded");
+        }
+        out
+    }
+
+    fn gather(&self, node: &Node) {
+        self.slots.clear();
+        for (resource, slots) in node.listing().iter() {
+            for health in ["healthy", "unhealthy"] {
+                let count = slots.iter().filter(|s| s.healthy == (health == "healthy")).count();
+                let labels = SlotLabels { resource: resource.to_string(), health };
+                self.slots.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
+            }
+        }
+        self.cards.clear();
+        for (id, card) in &node.snapshot().cards {
+            let labels = CardLabels {
+                device: id.to_string(),
+                vendor: card.device.vendor.to_string(),
+                model: card.device.model.clone(),
+            };
+            let up = i64::from(card.presence == Presence::Here);
+            self.cards.get_or_create(&labels).set(up);
+        }
+        self.claims.clear();
+        self.enforcement.clear();
+        for claim in node.claims() {
+            let resource = claim.resource.to_string();
+            let labels = ClaimLabels { resource: resource.clone(), state: claim.state };
+            self.claims.get_or_create(&labels).inc();
+            for grant in claim.grants {
+                for (axis, level) in [
+                    ("memory", grant.levels.memory),
+                    ("compute", grant.levels.compute),
+                    ("faults", grant.levels.faults),
+                ] {
+                    let labels = EnforcementLabels {
+                        claim: claim.claim.to_string(),
+                        resource: resource.clone(),
+                        device: grant.device.to_string(),
+                        scheme: grant.scheme.to_string(),
+                        axis,
+                        level: level.to_string(),
+                    };
+                    self.enforcement.get_or_create(&labels).set(1);
+                }
+            }
+        }
+    }
+}
+
+fn outcome(ok: bool) -> Outcome {
+    if ok { Outcome::Ok } else { Outcome::Error }
+}

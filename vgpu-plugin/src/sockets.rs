@@ -1,0 +1,191 @@
+//! Two sockets of the agent: one for its hook program, root only, and one to read claims from.
+//!
+//! Both speak one line of JSON in, one line out.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use vgpu_core::id::ClaimId;
+use vgpu_core::{Confinement, Container};
+use vgpu_node::{ClaimStatus, Node};
+
+use crate::metrics::Metrics;
+
+/// The version of the hook's line.
+const HOOK_VERSION: u32 = 1;
+
+/// A line is short; whoever sends more is cut.
+const LONGEST_LINE: u64 = 64 * 1024;
+
+/// How long a peer may take to send its line.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The agent's two sockets, below its state directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SocketPaths {
+    /// For `vgpu-hook`; mode 0600.
+    pub hook: PathBuf,
+    /// For `vgpu claims`; mode 0666, read-only by nature.
+    pub claims: PathBuf,
+}
+
+impl SocketPaths {
+    /// The usual names below a directory.
+    pub fn under(dir: &Path) -> Self {
+        Self { hook: dir.join("hook.sock"), claims: dir.join("claims.sock") }
+    }
+}
+
+/// What `vgpu claims` gets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClaimsReply {
+    /// Every claim that lives, oldest first.
+    pub claims: Vec<ClaimStatus>,
+    /// Why the configuration could not be laid over the cards, if so.
+    pub trouble: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct HookRequest {
+    version: u32,
+    op: String,
+    claim: ClaimId,
+    cgroup: PathBuf,
+    pid: u32,
+    pid_namespace: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct HookReply {
+    ok: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+/// Serves both sockets until the agent ends.
+pub(crate) fn serve(paths: &SocketPaths, node: &Arc<Node>, metrics: &Arc<Metrics>) -> anyhow::Result<()> {
+    let hooks = bind(&paths.hook, 0o600)?;
+    let claims = bind(&paths.claims, 0o666)?;
+    let (node, metrics) = (node.clone(), metrics.clone());
+    let reader = node.clone();
+    tokio::spawn(accept(hooks, move |stream| hook(stream, node.clone(), metrics.clone())));
+    tokio::spawn(accept(claims, move |stream| tell(stream, reader.clone())));
+    Ok(())
+}
+
+/// Removes the sockets; for an orderly end.
+pub(crate) fn remove(paths: &SocketPaths) {
+    for path in [&paths.hook, &paths.claims] {
+        if let Err(error) = std::fs::remove_file(path) {
+            tracing::debug!(path = %path.display(), %error, "cannot remove a socket");
+        }
+    }
+}
+
+/// Binds in the place of whatever an earlier run left: the ledger's lock says that it is gone.
+fn bind(path: &Path, mode: u32) -> anyhow::Result<UnixListener> {
+    let what = || format!("cannot listen on {}", path.display());
+    if let Some(dir) = path.parent() {
+        std::fs::create_dir_all(dir).with_context(what)?;
+    }
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).with_context(what)?,
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).with_context(what)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).with_context(what)?;
+    Ok(listener)
+}
+
+async fn accept<F, A>(listener: UnixListener, answer: F)
+where
+    F: Fn(UnixStream) -> A,
+    A: Future<Output = anyhow::Result<()>> + Send + 'static,
+{
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let answering = answer(stream);
+                tokio::spawn(async move {
+                    if let Err(error) = answering.await {
+                        tracing::warn!(error = format!("{error:#}"), "a peer got no answer");
+                    }
+                });
+            }
+            Err(error) => {
+                // Out of files, say: others will be freed.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn hook(stream: UnixStream, node: Arc<Node>, metrics: Arc<Metrics>) -> anyhow::Result<()> {
+    let uid = stream.peer_cred()?.uid();
+    let mut stream = BufReader::new(stream);
+    let asked = tokio::time::timeout(PATIENCE, line(&mut stream)).await.context("it sent no line")??;
+    let outcome = match serde_json::from_str::<HookRequest>(&asked) {
+        Err(e) => Err(format!("the agent does not understand the hook's line: {e}")),
+        Ok(_) if uid != rustix::process::geteuid().as_raw() && uid != 0 => {
+            Err(format!("user {uid} may not confine containers"))
+        }
+        Ok(ask) if ask.version != HOOK_VERSION || ask.op != "confine" => Err(format!(
+            "the agent speaks version {HOOK_VERSION} of confine, not {} of {}",
+            ask.version, ask.op
+        )),
+        Ok(ask) => confine(node, ask).await,
+    };
+    metrics.hook_call(outcome.is_ok());
+    let reply = HookReply { ok: outcome.is_ok(), error: outcome.err() };
+    send(&mut stream, &serde_json::to_string(&reply)?).await
+}
+
+async fn confine(node: Arc<Node>, ask: HookRequest) -> Result<(), String> {
+    let container =
+        Container { cgroup: ask.cgroup, pid: ask.pid, pid_namespace: ask.pid_namespace };
+    let claim = ask.claim;
+    let done = tokio::task::spawn_blocking(move || {
+        let outcome = node.confine(&claim, &container);
+        (claim, outcome)
+    });
+    match done.await {
+        Err(e) => Err(format!("confining ended badly: {e}")),
+        Ok((claim, Err(e))) => {
+            tracing::warn!(%claim, error = %e, "refused a container");
+            Err(e.to_string())
+        }
+        Ok((claim, Ok(done))) => {
+            if done == Confinement::Set {
+                tracing::info!(%claim, "confined");
+            }
+            Ok(())
+        }
+    }
+}
+
+async fn tell(stream: UnixStream, node: Arc<Node>) -> anyhow::Result<()> {
+    let reply =
+        ClaimsReply { claims: node.claims(), trouble: node.trouble().map(|e| e.to_string()) };
+    send(&mut BufReader::new(stream), &serde_json::to_string(&reply)?).await
+}
+
+async fn line(stream: &mut BufReader<UnixStream>) -> anyhow::Result<String> {
+    let mut text = String::new();
+    let got = stream.take(LONGEST_LINE).read_line(&mut text).await?;
+    anyhow::ensure!(got > 0 && text.ends_with('\n'), "the line is empty, cut or too long");
+    Ok(text)
+}
+
+async fn send(stream: &mut BufReader<UnixStream>, text: &str) -> anyhow::Result<()> {
+    stream.get_mut().write_all(text.as_bytes()).await?;
+    stream.get_mut().write_all(b"\n").await?;
+    stream.get_mut().shutdown().await?;
+    Ok(())
+}
