@@ -160,26 +160,27 @@ impl Record {
         self.forget_good(now);
         self.hits = self.hits.saturating_add(1);
         match self.phase {
-            Phase::Healthy | Phase::Suspect | Phase::Unread
-                if self.hits >= options.suspect_hits =>
-            {
+            Phase::Healthy | Phase::Suspect if self.hits >= options.suspect_hits => {
                 self.turn_unhealthy(now, cause, Needs::Time);
             }
             Phase::Healthy => {
                 (self.phase, self.cause, self.since) = (Phase::Suspect, cause.to_owned(), now);
             }
+            // It was never trusted, and now wins trust like any other that is not.
+            Phase::Unread => {
+                (self.phase, self.cause, self.since) = (Phase::Recovering, cause.to_owned(), now);
+            }
             // It was unhealthy just now: no new hits are needed, and what it needs it still needs.
             Phase::Recovering => self.turn_unhealthy(now, cause, self.needs),
-            Phase::Suspect | Phase::Unhealthy | Phase::Unread => {}
+            Phase::Suspect | Phase::Unhealthy => {}
         }
     }
 
     fn bad(&mut self, now: Duration, cause: &str, needs: Needs) {
         self.forget_good(now);
-        let trusted = !matches!(self.phase, Phase::Recovering | Phase::Unhealthy);
-        if trusted || self.phase == Phase::Recovering || needs > self.needs {
-            let needs = if trusted { needs } else { needs.max(self.needs) };
-            self.turn_unhealthy(now, cause, needs);
+        // The worst stays until it is healthy again; one that is needs nothing.
+        if self.phase != Phase::Unhealthy || needs > self.needs {
+            self.turn_unhealthy(now, cause, needs.max(self.needs));
         }
     }
 
