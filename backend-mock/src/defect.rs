@@ -19,7 +19,7 @@ pub enum Defect {
     /// The last card carries the first card's id.
     #[strum(serialize = "DISC-1")]
     Disc1,
-    /// After reopening, models are told in capitals.
+    /// Models carry how often the backend was opened.
     #[strum(serialize = "DISC-2")]
     Disc2,
     /// A profile or a grid goes beyond the card.
@@ -124,7 +124,7 @@ pub enum Defect {
     /// Parts lose what they are recognised by.
     #[strum(serialize = "BACK-1")]
     Back1,
-    /// A reopened backend lists one part less.
+    /// Every other backend that is opened lists one part less.
     #[strum(serialize = "BACK-2")]
     Back2,
     /// `sweep` says that it removed a half and leaves it.

@@ -33,6 +33,23 @@ pub struct MockFixture {
     factory: std::sync::Mutex<MockFactory>,
 }
 
+/// The fixtures behind `--backend mock`: every preset that has cards.
+///
+/// # Errors
+/// `Invalid` for a defect that no clause has.
+pub fn fixtures(permission: Permission, defect: Option<&str>) -> Result<Vec<Box<dyn Fixture>>> {
+    let defect = defect.map(Defect::parse).transpose()?;
+    let one = |fixture: MockFixture| {
+        let fixture = fixture.permitting(permission);
+        let fixture = match defect {
+            Some(defect) => fixture.with_defect(defect),
+            None => fixture,
+        };
+        Box::new(fixture) as Box<dyn Fixture>
+    };
+    Ok(MockFixture::all()?.into_iter().map(one).collect())
+}
+
 impl MockFixture {
     /// All cards of a machine behind one backend, with everything permitted.
     ///

@@ -50,7 +50,7 @@ pub use crate::defect::Defect;
 pub use crate::factory::MockFactory;
 pub use crate::faults::{Faults, RuleId, Snapshot};
 #[cfg(feature = "conformance")]
-pub use crate::fixture::MockFixture;
+pub use crate::fixture::{MockFixture, fixtures};
 pub use crate::isolation::HOST_PID_NAMESPACE;
 pub use crate::machine::Machine;
 pub use crate::model::Model;

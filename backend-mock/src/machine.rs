@@ -173,7 +173,7 @@ impl Machine {
                 return Ok(None);
             }
             // A change in another process wakes nobody here, so the wait looks again by itself.
-            let nap = Duration::from_millis(if self.store.is_some() { 5 } else { 50 });
+            let nap = Duration::from_millis(if self.store.is_some() { 20 } else { 50 });
             let nap = left.map_or(nap, |left| left.min(nap));
             let guard = held(&self.state);
             drop(self.changed.wait_timeout(guard, nap).unwrap_or_else(PoisonError::into_inner));

@@ -170,14 +170,11 @@ fn counters(list: &[(&str, u64)]) -> Vec<(CounterId, u64)> {
 mod tests {
     use super::*;
 
+    type Check<'c> = &'c dyn Fn(&[(usize, Slots)]);
+
     /// Tries every set of placements that the slots allow, and looks at the counters and memory.
     fn every_packing_fits(table: &Table, memory: Bytes, slots: u32) {
-        fn go(
-            table: &Table,
-            from: usize,
-            laid: &mut Vec<(usize, Slots)>,
-            check: &dyn Fn(&[(usize, Slots)]),
-        ) {
+        fn go(table: &Table, from: usize, laid: &mut Vec<(usize, Slots)>, check: Check<'_>) {
             check(laid);
             for (i, profile) in table.profiles.iter().enumerate().skip(from) {
                 for slots in &profile.placements {

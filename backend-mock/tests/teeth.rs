@@ -42,11 +42,16 @@ fn each_defect_is_caught_by_its_clause() {
     let patience = Duration::from_secs(1);
     for defect in Defect::iter() {
         let clause = defect.clause().id;
-        let report = run(&fixtures(Some(defect), patience), &of_clause(clause));
-        let failures = failures(&report);
-        assert!(!failures.is_empty(), "the suite does not notice {clause}: {}", defect);
-        assert!(failures.iter().all(|(id, _)| *id == clause));
-        assert_eq!(report.exit_code(), 1);
+        // One machine that shows it is enough.
+        let caught = fixtures(Some(defect), patience).into_iter().any(|fixture| {
+            let report = run(&[fixture], &of_clause(clause));
+            let failures = failures(&report);
+            println!("{clause}: {failures:?}");
+            assert!(failures.iter().all(|(id, _)| *id == clause));
+            assert_eq!(report.exit_code(), u8::from(!failures.is_empty()));
+            !failures.is_empty()
+        });
+        assert!(caught, "the suite does not notice the defect of {clause}");
     }
 }
 

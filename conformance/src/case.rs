@@ -73,7 +73,7 @@ pub fn cases() -> Vec<Case> {
         case("ISO-2", Scope::Scheme, isolation::valid_cdi),
         case("ISO-3", Scope::Scheme, isolation::nothing_shared),
         case("ISO-4", Scope::Carved, isolation::differ_without_env),
-        case("ISO-5", Scope::Scheme, isolation::unknown_target),
+        case("ISO-5", Scope::Device, isolation::unknown_target),
         case("ISO-6", Scope::Device, isolation::own_nodes),
         case("ISO-7", Scope::Scheme, isolation::limit_equals_grant),
         case("ISO-8", Scope::Scheme, isolation::limit_taken_back),

@@ -7,8 +7,8 @@ use std::thread;
 
 use vgpu_core::{
     Backend, BackendExt, Change, ClaimId, CreateOrder, Device, DeviceId, Error, ErrorKind, Form,
-    Grant, ModeChange, ModeInfo, ModeOrder, Partition, PartitionId, Scheme, SchemeInfo, Size,
-    Subject, Target, TrustDomain,
+    Grant, ModeChange, ModeInfo, ModeOrder, Partition, PartitionId, PartitionState, Scheme,
+    SchemeInfo, Size, Subject, Target, TrustDomain,
 };
 
 use crate::fixture::{FaultPlan, Fixture, Permission, Support};
@@ -260,4 +260,15 @@ pub(crate) fn enterable(mode: &ModeInfo) -> Outcome {
 /// The ids of parts.
 pub(crate) fn ids(parts: &[Partition]) -> Vec<PartitionId> {
     parts.iter().map(|p| p.id.clone()).collect()
+}
+
+/// Parts in few words, for messages.
+pub(crate) fn brief<'p>(parts: impl IntoIterator<Item = &'p Partition>) -> String {
+    let one = |p: &Partition| match p.state {
+        PartitionState::Complete => p.id.to_string(),
+        PartitionState::Half => format!("half of {}", p.id),
+        PartitionState::Broken => format!("broken {}", p.id),
+    };
+    let all: Vec<String> = parts.into_iter().map(one).collect();
+    if all.is_empty() { "no part".into() } else { all.join(", ") }
 }

@@ -31,6 +31,12 @@ impl Report {
         Self { suite: SUITE.into(), host: HostFacts::here(), runs, counts }
     }
 
+    /// The JSON schema of a report.
+    #[cfg(feature = "schema")]
+    pub fn schema() -> schemars::Schema {
+        schemars::schema_for!(Self)
+    }
+
     /// Whether nothing failed. What is unproven is told, and is no failure.
     pub fn is_pass(&self) -> bool {
         self.counts.failed == 0 && self.runs.iter().all(|run| run.broken.is_none())

@@ -30,6 +30,12 @@ impl Transport for Loopback<dyn Backend> {
     }
 }
 
+impl<B: Backend + 'static> Transport for Loopback<B> {
+    fn call(&self, call: &Call) -> Result<Reply> {
+        over_text(&*self.0, call)
+    }
+}
+
 /// The same fixture with every backend behind JSON text.
 #[derive(Debug)]
 pub struct Wired<F> {

@@ -17,9 +17,9 @@ impl Discovery for Flawed {
                     last.id = first;
                 }
             }
-            Defect::Disc2 if self.reopened => {
+            Defect::Disc2 => {
                 for device in &mut scan.devices {
-                    device.model = format!("{}?", device.model.to_uppercase());
+                    device.model = format!("{} {}", device.model, self.nth);
                 }
             }
             Defect::Disc3 => scan.devices.iter_mut().for_each(beyond),

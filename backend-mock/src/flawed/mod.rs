@@ -33,8 +33,8 @@ pub(crate) struct Flawed {
     sound: MockBackend,
     defect: Defect,
     memory: Arc<Memory>,
-    /// Whether another backend was opened before this one.
-    reopened: bool,
+    /// Which of the factory's backends it is, from 0.
+    nth: u64,
     /// For one call at a time.
     one: Mutex<()>,
     /// Counts calls that must answer the same, and do not.
@@ -49,12 +49,12 @@ pub(crate) struct Flawed {
 
 impl Flawed {
     pub(crate) fn new(sound: MockBackend, defect: Defect, memory: Arc<Memory>) -> Self {
-        let reopened = memory.opened.fetch_add(1, Ordering::Relaxed) > 0;
+        let nth = memory.opened.fetch_add(1, Ordering::Relaxed);
         Self {
             sound,
             defect,
             memory,
-            reopened,
+            nth,
             one: Mutex::new(()),
             turn: AtomicU64::new(0),
             was_lost: AtomicBool::new(false),

@@ -19,7 +19,7 @@ impl Partitioner for Flawed {
         let mut listed = listed?;
         match self.defect {
             Defect::Back1 => listed.iter_mut().for_each(forget),
-            Defect::Back2 if self.reopened => {
+            Defect::Back2 if self.nth % 2 == 1 => {
                 listed.pop();
             }
             Defect::Back4 => {

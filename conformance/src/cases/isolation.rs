@@ -10,7 +10,7 @@ use vgpu_core::{
     PartitionId, Scheme, SchemeInfo, Subject, Target, TrustDomain,
 };
 
-use crate::context::{Context, Outcome, Stop, claim, ensure, nobody, refused, share};
+use crate::context::{Context, Outcome, Stop, brief, claim, ensure, nobody, refused, share};
 
 /// `ISO-1`.
 pub(crate) fn reads_only(cx: &Context<'_>) -> Outcome {
@@ -20,7 +20,7 @@ pub(crate) fn reads_only(cx: &Context<'_>) -> Outcome {
     let again = cx.backend.edits(&targets)?;
     ensure!(first == again, "asked twice: {first:?}, then {again:?}");
     let after = cx.backend.partitions(cx.id()?)?;
-    ensure!(before == after, "asking for edits changed the parts to {after:?}");
+    ensure!(before == after, "asking for edits changed the parts to {}", brief(&after));
     Ok(())
 }
 
@@ -86,18 +86,23 @@ pub(crate) fn differ_without_env(cx: &Context<'_>) -> Outcome {
 }
 
 /// `ISO-5`.
+///
+/// Of the card and not of each scheme: that nothing is found shows nothing of a way to split.
 pub(crate) fn unknown_target(cx: &Context<'_>) -> Outcome {
     let card = cx.card()?;
-    let info = cx.info(&card)?;
     let show = |grant| cx.backend.edits(&[Target { claim: claim(), grant }]);
-    if info.form == Form::Shared {
-        let grant = share(&nobody(), info, &another_domain());
-        return refused(show(grant), ErrorKind::NotFound, "showing an unknown card").map(drop);
-    }
-    for device in [card.id.clone(), nobody()] {
-        let part = PartitionId::of(&device, &info.scheme, "conformance-no-such-part")?;
-        let what = format!("showing the unknown part {part}");
-        refused(show(Grant::Part(part)), ErrorKind::NotFound, &what)?;
+    for info in &card.schemes {
+        if info.form == Form::Shared {
+            let grant = share(&nobody(), info, &another_domain());
+            let what = format!("showing an unknown card by {}", info.scheme);
+            refused(show(grant), ErrorKind::NotFound, &what)?;
+            continue;
+        }
+        for device in [card.id.clone(), nobody()] {
+            let part = PartitionId::of(&device, &info.scheme, "conformance-no-such-part")?;
+            let what = format!("showing the unknown part {part}");
+            refused(show(Grant::Part(part)), ErrorKind::NotFound, &what)?;
+        }
     }
     Ok(())
 }
@@ -143,13 +148,18 @@ pub(crate) fn limit_equals_grant(cx: &Context<'_>) -> Outcome {
             Confinement::Set => {
                 let asked = granted(&target);
                 ensure!(asked.is_some(), "Set {round}, and the grant has no limit");
-                ensure!(limit == asked, "{asked:?} granted, Set {round}, {limit:?} in force");
+                ensure!(
+                    limit == asked,
+                    "{} granted, Set {round}, {} in force",
+                    shown(asked),
+                    shown(limit)
+                );
             }
             Confinement::NotNeeded => {
-                ensure!(limit.is_none(), "NotNeeded {round}, and {limit:?} is in force");
+                ensure!(limit.is_none(), "NotNeeded {round}, and {} is in force", shown(limit));
                 // Nothing but the container's own limit can hold a slice of time to its memory.
                 let needs = info.scheme == Scheme::TIME_SLICE && granted(&target).is_some();
-                ensure!(!needs, "a memory limit of {:?} is left unset", granted(&target));
+                ensure!(!needs, "a memory limit of {} is left unset", shown(granted(&target)));
             }
         }
     }
@@ -166,7 +176,7 @@ pub(crate) fn limit_taken_back(cx: &Context<'_>) -> Outcome {
     for round in ["once", "again"] {
         cx.backend.unconfine(&target, &container)?;
         let limit = limit_in_force(&*cx.backend, cx.id()?, &container)?;
-        ensure!(limit.is_none(), "taken back {round}, {limit:?} is in force");
+        ensure!(limit.is_none(), "taken back {round}, {} is in force", shown(limit));
     }
     Ok(())
 }
@@ -181,6 +191,10 @@ fn target_to_limit(cx: &Context<'_>) -> Outcome<(Target, SchemeInfo)> {
     let info = cx.info(&card)?.clone();
     let target = cx.targets(1)?.pop().ok_or_else(|| Stop::Skip("nothing to grant".into()))?;
     Ok((target, info))
+}
+
+fn shown(limit: Option<Bytes>) -> String {
+    limit.map_or_else(|| "no limit".into(), |bytes| bytes.to_string())
 }
 
 fn granted(target: &Target) -> Option<Bytes> {

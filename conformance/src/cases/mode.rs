@@ -2,7 +2,9 @@
 
 use vgpu_core::{Change, Device, DeviceId, ErrorKind, Form, ModeChange, ModeOrder, Subject};
 
-use crate::context::{Context, Outcome, Stop, ensure, enterable, mode_order, nobody, refused};
+use crate::context::{
+    Context, Outcome, Stop, brief, ensure, enterable, mode_order, nobody, refused,
+};
 use crate::fixture::Support;
 
 /// `PART-3`.
@@ -26,7 +28,7 @@ pub(crate) fn present_mode(cx: &Context<'_>) -> Outcome {
     let change = cx.backend.set_mode(&order)?;
     ensure!(change == ModeChange::Done, "entering the present mode came to {change:?}");
     let after = cx.backend.partitions(&card.id)?;
-    ensure!(before == after, "entering the present mode changed the parts: {after:?}");
+    ensure!(before == after, "entering the present mode changed the parts to {}", brief(&after));
     ensure!(is_active(cx)?, "entering the present mode left it");
     Ok(())
 }
@@ -90,7 +92,7 @@ fn stays(cx: &Context<'_>, card: &Device, leave: &ModeOrder, what: &str) -> Outc
     refused(cx.backend.set_mode(leave), ErrorKind::Busy, what)?;
     ensure!(is_active(cx)?, "{what} was refused, and the mode was left");
     let after = cx.backend.partitions(&card.id)?;
-    ensure!(before == after, "{what} was refused, and changed the parts to {after:?}");
+    ensure!(before == after, "{what} was refused, and changed the parts to {}", brief(&after));
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use vgpu_core::{
     Range, SchemeInfo, Shape, Size, Subject,
 };
 
-use crate::context::{Context, Outcome, Stop, ensure, ids, nobody, played, refused};
+use crate::context::{Context, Outcome, Stop, brief, ensure, ids, nobody, played, refused};
 use crate::fixture::During;
 
 /// Vendor calls of one create, at most; a guard, not a promise.
@@ -70,10 +70,10 @@ pub(crate) fn all_or_nothing(cx: &Context<'_>) -> Outcome {
         let left = cx.backend.partitions(&card.id)?;
         let whole = |p: &&Partition| p.state != PartitionState::Half && !before.contains(p);
         let new: Vec<&Partition> = left.iter().filter(whole).collect();
-        ensure!(new.is_empty(), "call {nth} of the create failed and left {new:?}");
+        ensure!(new.is_empty(), "call {nth} of the create failed and left {}", brief(new));
         cx.backend.sweep(&card.id, &ids(&before))?;
         let swept = cx.backend.partitions(&card.id)?;
-        ensure!(swept == before, "call {nth} failed; swept, the card has {swept:?}");
+        ensure!(swept == before, "call {nth} failed; swept, the card has {}", brief(&swept));
     }
     Err(Stop::Fail(format!("a create makes more than {MOST_CALLS} vendor calls")))
 }
@@ -115,7 +115,7 @@ pub(crate) fn destroyed(cx: &Context<'_>) -> Outcome {
     let made = cx.make(&card)?;
     cx.backend.destroy(&made.id)?;
     let after = cx.backend.partitions(&card.id)?;
-    ensure!(after == before, "made and destroyed {}, the card has {after:?}", made.id);
+    ensure!(after == before, "made and destroyed {}, the card has {}", made.id, brief(&after));
     refused(cx.backend.destroy(&made.id), ErrorKind::NotFound, "a second destroy")?;
     if let Some(faults) = cx.fixture.faults() {
         let made = cx.make(&card)?;
@@ -169,7 +169,12 @@ pub(crate) fn swept(cx: &Context<'_>) -> Outcome {
         before.iter().filter(|p| p.state != PartitionState::Half || p.id == kept.id).collect();
     cx.backend.sweep(&card.id, std::slice::from_ref(&kept.id))?;
     let after = cx.backend.partitions(&card.id)?;
-    ensure!(after.iter().eq(expected.iter().copied()), "swept from {before:?} to {after:?}");
+    ensure!(
+        after.iter().eq(expected.iter().copied()),
+        "swept from {} to {}",
+        brief(&before),
+        brief(&after)
+    );
     ensure!(after.contains(&kept), "the part to keep was swept");
     ensure!(unnamed.is_none_or(|p| after.contains(&p)), "a complete part was swept");
     let nothing = cx.backend.sweep(&card.id, std::slice::from_ref(&kept.id))?;

@@ -5,7 +5,9 @@ use vgpu_core::{
     SchemeInfo, Size, Sizing, Target,
 };
 
-use crate::context::{Context, Outcome, Stop, claim, domain, ensure, mode_order, refused, share};
+use crate::context::{
+    Context, Outcome, Stop, brief, claim, domain, ensure, mode_order, refused, share,
+};
 use crate::orders::{self, Wish};
 
 /// Parts that a card is filled with before the suite gives up; a guard, not a promise.
@@ -27,7 +29,7 @@ pub(crate) fn exhausted(cx: &Context<'_>) -> Outcome {
     };
     ensure!(one_more.kind == ErrorKind::Exhausted, "a full card says: {one_more}");
     let after = cx.backend.partitions(&card.id)?;
-    ensure!(before == after, "a create on a full card changed its parts to {after:?}");
+    ensure!(before == after, "a create on a full card changed its parts to {}", brief(&after));
     if let Some(distinct) = info.range().and_then(|r| r.distinct) {
         for part in after {
             cx.backend.destroy(&part.id)?;
