@@ -1,2 +1,56 @@
-//! Placeholder.
-fn main() {}
+//! `vgpu`: what a machine's accelerators are, how they can be split, and what a container would get.
+//!
+//! Every command answers with a text and an exit code: 0 for done, 1 for something that is broken or
+//! refused, 2 for a mistake in the call. A mistake is one line on stderr that says what, where and what
+//! to do.
+
+mod answer;
+mod backends;
+mod conformance;
+mod devices;
+mod edits;
+mod failure;
+mod input;
+mod plan;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::answer::Done;
+
+fn main() -> ExitCode {
+    match Cli::try_parse() {
+        Ok(cli) => answer::finish(cli.command.run()),
+        Err(error) => answer::usage(&error),
+    }
+}
+
+/// Finds accelerators of any vendor and shows how they can be split.
+#[derive(Debug, Parser)]
+#[command(name = "vgpu", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    #[command(subcommand)]
+    Conformance(conformance::Command),
+    Devices(devices::Args),
+    Edits(Box<edits::Args>),
+    Plan(plan::Args),
+}
+
+impl Command {
+    fn run(&self) -> Done {
+        match self {
+            Self::Conformance(command) => conformance::run(command),
+            Self::Devices(args) => devices::run(args),
+            Self::Edits(args) => edits::run(args),
+            Self::Plan(args) => plan::run(args),
+        }
+    }
+}

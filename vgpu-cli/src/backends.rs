@@ -1,0 +1,123 @@
+//! Backends by name, and where each one looks.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use strum::IntoEnumIterator;
+use vgpu_backend_cambricon::CambriconFactory;
+use vgpu_backend_hygon::HygonFactory;
+use vgpu_backend_mock::{Machine, MachineSpec, MockFactory, Preset};
+use vgpu_backend_nvidia::NvidiaFactory;
+use vgpu_core::{Backend, BackendFactory, Host, Probe};
+
+use crate::failure::Failure;
+use crate::input;
+
+/// A backend by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum, strum::Display)]
+#[strum(serialize_all = "kebab-case")]
+pub(crate) enum Name {
+    /// Cambricon MLUs.
+    Cambricon,
+    /// Hygon DCUs and HCUs.
+    Hygon,
+    /// A scripted machine; nothing of it is real.
+    Mock,
+    /// NVIDIA GPUs.
+    Nvidia,
+}
+
+impl Name {
+    /// Those that look at the machine itself. A scripted one is never shown by accident.
+    pub(crate) const REAL: [Self; 3] = [Self::Nvidia, Self::Hygon, Self::Cambricon];
+}
+
+/// Where backends look.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Sources {
+    /// NVML to load, alone, instead of searching for it.
+    #[arg(long, value_name = "FILE", env = "VGPU_NVML_LIBRARY")]
+    pub(crate) nvml_library: Option<PathBuf>,
+    /// The host's root, where this program runs in a container.
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub(crate) host_root: PathBuf,
+    /// The machine of `--backend mock`: a preset, or a JSON file that describes one [default: mixed].
+    #[arg(long, value_name = "PRESET|FILE")]
+    pub(crate) machine: Option<String>,
+}
+
+impl Sources {
+    /// Refuses what contradicts itself, before anything is looked at.
+    pub(crate) fn check(&self, names: &[Name]) -> Result<(), Failure> {
+        if self.machine.is_some() && !names.contains(&Name::Mock) {
+            return Err(Failure::input("--machine describes a scripted machine")
+                .so("add `--backend mock`, or leave --machine out to look at this machine"));
+        }
+        if !self.host_root.is_dir() {
+            return Err(Failure::input("the host's root is no folder")
+                .at(format!("--host-root {}", self.host_root.display()))
+                .so("name the folder where the host's / is mounted"));
+        }
+        Ok(())
+    }
+
+    /// The factory of a backend, and the host on which it looks.
+    pub(crate) fn factory(&self, name: Name) -> Result<(Arc<dyn BackendFactory>, Host), Failure> {
+        let library = if name == Name::Nvidia { self.nvml_library.clone() } else { None };
+        let host = Host { root: self.host_root.clone(), library };
+        let factory: Arc<dyn BackendFactory> = match name {
+            Name::Cambricon => Arc::new(CambriconFactory),
+            Name::Hygon => Arc::new(HygonFactory),
+            Name::Mock => Arc::new(MockFactory::combined(&self.machine()?)),
+            Name::Nvidia => Arc::new(NvidiaFactory::default()),
+        };
+        Ok((factory, host))
+    }
+
+    /// A backend that is there and works.
+    pub(crate) fn open(&self, name: Name) -> Result<Arc<dyn Backend>, Failure> {
+        let (factory, host) = self.factory(name)?;
+        match factory.probe(&host) {
+            Probe::Absent(why) => Err(Failure::broken(format!("{name} is absent: {why}"))
+                .so("`vgpu devices` shows what is there")),
+            Probe::Broken(error) => Err(error.into()),
+            Probe::Ready(backend) => Ok(backend),
+        }
+    }
+
+    /// The description of the scripted machine.
+    pub(crate) fn machine_spec(&self) -> Result<MachineSpec, Failure> {
+        machine_spec(self.machine.as_deref().unwrap_or("mixed"))
+    }
+
+    /// The scripted machine.
+    pub(crate) fn machine(&self) -> Result<Arc<Machine>, Failure> {
+        Machine::new(self.machine_spec()?).map_err(|error| {
+            Failure::input(error.to_string())
+                .at(format!("--machine {}", self.machine.as_deref().unwrap_or_default()))
+                .so("correct the description of the machine")
+        })
+    }
+}
+
+/// A preset's description, or what a file says.
+fn machine_spec(name: &str) -> Result<MachineSpec, Failure> {
+    if let Ok(preset) = name.parse::<Preset>() {
+        return Ok(preset.spec());
+    }
+    if !Path::new(name).exists() {
+        return Err(Failure::input("there is no such machine")
+            .at(format!("--machine {name}"))
+            .so(format!("name a file or one of {}", presets())));
+    }
+    let text = input::read(name)?;
+    input::decode(&text, name).map_err(|failure| {
+        failure.so(r#"a machine is {"cards": [{"model": "h200-sxm141gb", "mode": "mig"}]}"#)
+    })
+}
+
+/// The machines that are known by name.
+pub(crate) fn presets() -> String {
+    let names: Vec<String> = Preset::iter().map(|preset| preset.to_string()).collect();
+    names.join(", ")
+}

@@ -1,0 +1,58 @@
+//! Backends by name, as the suite takes them.
+
+use std::collections::BTreeSet;
+
+use vgpu_backend_mock::{Defect, MockFixture};
+use vgpu_conformance::{Fixture, Permission};
+
+use crate::backends::Name;
+use crate::conformance::real::RealFixture;
+use crate::conformance::{Subject, unusable};
+use crate::failure::Failure;
+
+/// A fixture for each backend; for the mock one for each machine.
+pub(super) fn of(
+    subject: &Subject,
+    permission: Permission,
+    defect: Option<Defect>,
+) -> Result<Vec<Box<dyn Fixture>>, Failure> {
+    let Subject { backends, sources } = subject;
+    if backends.iter().collect::<BTreeSet<_>>().len() < backends.len() {
+        return Err(Failure::input("a backend is named twice")
+            .at("--backend")
+            .so("name each once"));
+    }
+    sources.check(backends)?;
+    if defect.is_some() && backends.as_slice() != [Name::Mock] {
+        return Err(Failure::input("a defect can be planted in the scripted machine only")
+            .at("--defect")
+            .so("use `--backend mock` alone, or leave --defect out"));
+    }
+    let mut fixtures: Vec<Box<dyn Fixture>> = Vec::new();
+    for name in backends {
+        if *name == Name::Mock {
+            for fixture in scripted(subject)? {
+                let fixture = match defect {
+                    Some(defect) => fixture.with_defect(defect),
+                    None => fixture,
+                };
+                fixtures.push(Box::new(fixture));
+            }
+        } else {
+            let (factory, host) = sources.factory(*name)?;
+            fixtures.push(Box::new(RealFixture::new(*name, factory, host, permission)?));
+        }
+    }
+    Ok(fixtures)
+}
+
+fn scripted(subject: &Subject) -> Result<Vec<MockFixture>, Failure> {
+    let made = match &subject.sources.machine {
+        None => MockFixture::all(),
+        Some(name) => {
+            let spec = subject.sources.machine_spec()?;
+            MockFixture::new(&format!("mock-{name}"), spec).map(|one| vec![one])
+        }
+    };
+    made.map_err(|error| unusable(&error))
+}
