@@ -36,6 +36,8 @@ pub(crate) struct World {
     sets: BTreeMap<Handle, Set>,
     next_set: Handle,
     delivered: HashSet<Delivered>,
+    /// Calls that are being slow now.
+    slow: Vec<String>,
 }
 
 #[derive(Default)]
@@ -95,6 +97,7 @@ pub(crate) fn with<T>(function: &str, answer: impl FnOnce(&mut World) -> Answer<
 /// A call on a card: the card as it is now, unless it is lost.
 pub(crate) fn card(function: &str, handle: Handle) -> Answer<Arc<Card>> {
     let index = handle.checked_sub(FIRST_CARD).ok_or(INVALID_ARGUMENT)?;
+    pause(&format!("{function}@{index}"));
     with(function, |world| {
         let card = Arc::clone(world.cards.get(index).ok_or(INVALID_ARGUMENT)?);
         world.admit(function, u32::try_from(index).ok())?;
@@ -161,6 +164,7 @@ impl World {
             sets: BTreeMap::new(),
             next_set: FIRST_SET,
             delivered: HashSet::new(),
+            slow: Vec::new(),
         })
     }
 
@@ -281,8 +285,30 @@ impl World {
         }
     }
 
+    /// Keeps the list of calls that are being slow in a file beside the control file.
+    fn tell_slow(&mut self, function: &str, slow: bool) {
+        match self.slow.iter().position(|name| name == function) {
+            Some(at) if !slow => drop(self.slow.remove(at)),
+            _ if slow => self.slow.push(function.to_owned()),
+            _ => {}
+        }
+        if let Some(control) = &self.scenario.control {
+            let text: String = self.slow.iter().map(|name| format!("{name}\n")).collect();
+            if let Err(why) = std::fs::write(control.with_extension("slow"), text) {
+                complain(&format!(
+                    "what is slow cannot be told beside {}: {why}",
+                    control.display()
+                ));
+            }
+        }
+    }
+
     fn latency(&self, function: &str) -> Duration {
-        let of = |map: &BTreeMap<String, u64>| map.get(function).or_else(|| map.get("*")).copied();
+        // What is slow on one card only (`function@card`) is so besides, so that `*` counts once.
+        let any = (!function.contains('@')).then_some("*");
+        let of = |map: &BTreeMap<String, u64>| {
+            map.get(function).or_else(|| any.and_then(|any| map.get(any))).copied()
+        };
         let controlled = of(&self.control.latency_ms);
         let milliseconds = controlled.or_else(|| of(&self.scenario.latency_ms)).unwrap_or(0);
         Duration::from_millis(milliseconds)
@@ -307,16 +333,22 @@ fn lock() -> MutexGuard<'static, Option<World>> {
 /// Takes as long as the scenario says, and looks again and again, so that a control file ends a call that hangs.
 fn pause(function: &str) {
     let start = Instant::now();
+    let mut told = false;
     loop {
-        let latency = {
+        let left = {
             let mut guard = lock();
             let Some(world) = guard.as_mut() else {
                 return;
             };
             world.poll();
-            world.latency(function)
+            let left = world.latency(function).saturating_sub(start.elapsed());
+            let slow = !left.is_zero();
+            if slow != told {
+                told = slow;
+                world.tell_slow(function, slow);
+            }
+            left
         };
-        let left = latency.saturating_sub(start.elapsed());
         if left.is_zero() {
             return;
         }

@@ -1,0 +1,313 @@
+//! A machine of the fake library as the suite wants it, and faults through the fake's control file.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde_json::{Map, Value, json};
+use tempfile::TempDir;
+use vgpu_backend_nvidia::NvidiaFactory;
+use vgpu_conformance::{During, FaultPlan, Fixture, Permission, Support};
+use vgpu_core::{
+    Backend, BackendFactory, Container, CreateOrder, DeviceId, Error, ErrorKind, Host, Meaning,
+    PartitionId, Probe, Result, Subject,
+};
+
+use crate::built::built;
+
+/// The machine that this process's environment names.
+#[derive(Debug)]
+pub(crate) struct FakeNvml {
+    name: String,
+    factory: Arc<NvidiaFactory>,
+    host: Host,
+    /// Has no driver at all.
+    empty: TempDir,
+    root: TempDir,
+    control: Control,
+}
+
+/// Where the control file of a scenario in this folder is.
+pub(crate) fn control_of(folder: &Path) -> PathBuf {
+    folder.join("control.yaml")
+}
+
+impl FakeNvml {
+    pub(crate) fn here(library: &str) -> Result<Self> {
+        let scenario = std::env::var_os("FAKE_NVML").map(PathBuf::from).unwrap_or_default();
+        let text = fs::read_to_string(&scenario).map_err(|e| Error::io("read", &scenario, &e))?;
+        let preset = text.lines().next().and_then(|line| line.strip_prefix("preset: "));
+        let folder = scenario.parent().unwrap_or(Path::new(""));
+        let root = prepared_root().map_err(|e| Error::io("prepare", Path::new("root"), &e))?;
+        let empty =
+            tempfile::tempdir().map_err(|e| Error::io("make", &std::env::temp_dir(), &e))?;
+        let mut fixture = Self {
+            name: format!("{}-{}", preset.unwrap_or("machine"), library.trim_end_matches(".so")),
+            factory: Arc::new(NvidiaFactory::default()),
+            host: Host { root: root.path().to_owned(), library: Some(built(library)) },
+            empty,
+            root,
+            control: Control { file: control_of(folder), ..Control::default() },
+        };
+        let backend = fixture.open()?;
+        fixture.control.no_events =
+            backend.info().missing_symbols.iter().any(|symbol| symbol == "nvmlEventSetWait_v2");
+        let devices = backend.scan()?.devices;
+        fixture.control.cards = devices.into_iter().map(|device| device.id).collect();
+        Ok(fixture)
+    }
+}
+
+impl Fixture for FakeNvml {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn open(&self) -> Result<Arc<dyn Backend>> {
+        match self.factory.probe(&self.host) {
+            Probe::Absent(why) => Err(Error::new(ErrorKind::NotFound, why)),
+            Probe::Broken(error) => Err(error),
+            Probe::Ready(backend) => Ok(backend),
+        }
+    }
+
+    fn permission(&self) -> Permission {
+        Permission::Destructive
+    }
+
+    fn faults(&self) -> Option<&dyn FaultPlan> {
+        Some(&self.control)
+    }
+
+    fn empty_host(&self) -> Option<(Arc<dyn BackendFactory>, Host)> {
+        let host = Host { root: self.empty.path().to_owned(), library: None };
+        Some((Arc::clone(&self.factory) as _, host))
+    }
+
+    fn container(&self) -> Option<Container> {
+        Some(Container {
+            cgroup: self.root.path().join("sys/fs/cgroup/container"),
+            pid: std::process::id(),
+            pid_namespace: 1,
+        })
+    }
+
+    fn reset(&self) -> Result<Support> {
+        *self.control.state() = State::default();
+        self.control.write()?;
+        Ok(Support::Played)
+    }
+}
+
+/// A host with an installed driver of every preset's version.
+fn prepared_root() -> std::io::Result<TempDir> {
+    let root = tempfile::tempdir()?;
+    let library = root.path().join("usr/lib/x86_64-linux-gnu");
+    fs::create_dir_all(&library)?;
+    for name in ["libcuda", "libnvidia-ml", "libnvidia-ptxjitcompiler"] {
+        fs::write(library.join(format!("{name}.so.570.124.06")), "")?;
+    }
+    fs::create_dir_all(root.path().join("proc"))?;
+    let devices = "Character devices:\n195 nvidia\n195 nvidia-modeset\n511 nvidia-uvm\n";
+    fs::write(root.path().join("proc/devices"), devices)?;
+    Ok(root)
+}
+
+/// What the control file says, written anew with each fault.
+#[derive(Debug, Default)]
+struct Control {
+    file: PathBuf,
+    /// By NVML's number.
+    cards: Vec<DeviceId>,
+    no_events: bool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    cards: BTreeMap<u32, Map<String, Value>>,
+    fail: Vec<Value>,
+    latency_ms: BTreeMap<String, u64>,
+    events: Vec<Value>,
+}
+
+impl Control {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn index(&self, device: &DeviceId) -> Result<u32> {
+        let at = self.cards.iter().position(|id| id == device);
+        at.and_then(|at| u32::try_from(at).ok()).ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, format!("the machine has no card {device}"))
+        })
+    }
+
+    /// Changes keys of a card; `None` takes the change back.
+    fn patch(&self, device: &DeviceId, key: &str, value: Option<Value>) -> Result<Support> {
+        let index = self.index(device)?;
+        {
+            let mut state = self.state();
+            let card = state.cards.entry(index).or_default();
+            match value {
+                Some(value) => drop(card.insert(key.to_owned(), value)),
+                None => drop(card.remove(key)),
+            }
+        }
+        self.write()?;
+        Ok(Support::Played)
+    }
+
+    /// JSON is YAML. Renamed into place, since the fake reads at any moment.
+    fn write(&self) -> Result<()> {
+        let text = {
+            let state = self.state();
+            json!({
+                "cards": state.cards,
+                "fail": state.fail,
+                "latency_ms": state.latency_ms,
+                "events": state.events,
+            })
+            .to_string()
+        };
+        let new = self.file.with_extension("new");
+        fs::write(&new, text).map_err(|e| Error::io("write", &new, &e))?;
+        fs::rename(&new, &self.file).map_err(|e| Error::io("replace", &self.file, &e))
+    }
+}
+
+impl FaultPlan for Control {
+    fn fail(
+        &self,
+        device: &DeviceId,
+        during: During,
+        nth: u32,
+        kind: ErrorKind,
+    ) -> Result<Support> {
+        // The calls of `usage`, in order.
+        const CALLS: &[&str] = &[
+            "nvmlDeviceGetUUID",
+            "nvmlDeviceGetMemoryInfo_v2",
+            "nvmlDeviceGetComputeRunningProcesses_v3",
+        ];
+        let call = nth.checked_sub(1).and_then(|at| CALLS.get(at as usize));
+        let (During::Usage, Some(call)) = (during, call) else {
+            return Ok(Support::Declined("only the three calls of usage can fail".into()));
+        };
+        let code = match kind {
+            ErrorKind::Busy => 19,
+            ErrorKind::Exhausted => 20,
+            ErrorKind::Lost => 15,
+            ErrorKind::Permission => 4,
+            ErrorKind::Vendor => 999,
+            other => return Ok(Support::Declined(format!("no code of NVML is {other}"))),
+        };
+        let card = self.index(device)?;
+        self.state().fail.push(json!({ "function": call, "card": card, "code": code }));
+        self.write()?;
+        Ok(Support::Played)
+    }
+
+    fn interrupt(&self, _device: &DeviceId, _after: u32) -> Result<Support> {
+        Ok(Support::Declined("nothing is created".into()))
+    }
+
+    fn hang(&self, device: &DeviceId) -> Result<Support> {
+        let call = format!("nvmlDeviceGetUUID@{}", self.index(device)?);
+        self.state().latency_ms.insert(call, 3_600_000);
+        self.write()?;
+        Ok(Support::Played)
+    }
+
+    fn is_hanging(&self) -> Result<bool> {
+        let file = self.file.with_extension("slow");
+        Ok(fs::read_to_string(&file).unwrap_or_default().contains('@'))
+    }
+
+    fn heal(&self) -> Result<()> {
+        {
+            let mut state = self.state();
+            state.fail.clear();
+            state.latency_ms.clear();
+        }
+        self.write()
+    }
+
+    fn lose(&self, device: &DeviceId) -> Result<Support> {
+        self.patch(device, "state", Some(json!("lost")))
+    }
+
+    fn restore(&self, device: &DeviceId) -> Result<Support> {
+        self.patch(device, "state", None)
+    }
+
+    fn condition(&self, device: &DeviceId, meaning: Meaning) -> Result<Support> {
+        let action = match meaning {
+            Meaning::Good => None,
+            Meaning::NeedsReboot => Some(json!(2)),
+            Meaning::NeedsReset => Some(json!(1)),
+            Meaning::Suspect => Some(json!(3)),
+            other => return Ok(Support::Declined(format!("no reading of a card is {other}"))),
+        };
+        self.patch(device, "recovery_action", action)
+    }
+
+    fn hold(&self, subject: &Subject, processes: u32) -> Result<Support> {
+        let Subject::Device(device) = subject else {
+            return Ok(Support::Declined("only cards are held".into()));
+        };
+        let held: Vec<Value> =
+            (0..processes).map(|n| json!({ "pid": 4000 + n, "used_mib": 1 })).collect();
+        self.patch(device, "processes", (processes > 0).then(|| json!(held)))
+    }
+
+    fn foreign(&self, _order: &CreateOrder) -> Result<Option<PartitionId>> {
+        Ok(None)
+    }
+
+    fn vanish(&self, _part: &PartitionId) -> Result<Support> {
+        Ok(Support::Declined("there are no parts".into()))
+    }
+
+    fn event(&self, device: &DeviceId, meaning: Meaning) -> Result<Support> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        if self.no_events {
+            return Ok(Support::Declined("this library has no function to wait".into()));
+        }
+        let (event_type, data) = match meaning {
+            Meaning::Changed => (0x100, 0),
+            Meaning::Lost => (0x8, 79),
+            Meaning::NeedsReset => (0x8, 95),
+            Meaning::Suspect => (0x8, 94),
+            Meaning::TenantFault => (0x8, 31),
+            other => return Ok(Support::Declined(format!("no event of a card is {other}"))),
+        };
+        let card = self.index(device)?;
+        let id = format!("event-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let event = json!({ "id": id, "card": card, "type": event_type, "data": data });
+        self.state().events.push(event);
+        self.write()?;
+        Ok(Support::Played)
+    }
+
+    fn replace_driver(&self) -> Result<Support> {
+        const CALLS: &[&str] = &[
+            "nvmlDeviceGetCount_v2",
+            "nvmlDeviceGetHandleByIndex_v2",
+            "nvmlDeviceGetHandleByUUID",
+            "nvmlDeviceGetUUID",
+            "nvmlEventSetWait_v2",
+            "nvmlSystemGetDriverVersion",
+        ];
+        let fail = |call| json!({ "function": call, "code": 18 });
+        self.state().fail.extend(CALLS.iter().map(fail));
+        self.write()?;
+        Ok(Support::Played)
+    }
+
+    fn reboot(&self) -> Result<Support> {
+        Ok(Support::Declined("nothing that a reboot takes is on the cards".into()))
+    }
+}
