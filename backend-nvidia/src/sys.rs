@@ -103,7 +103,7 @@ impl Table {
         // SAFETY: this runs the library's constructors. Whoever names a library by flag, variable or the loader's
         // path is trusted with this process, as with LD_PRELOAD.
         let opened = unsafe { Library::new(library) }
-            .map_err(|e| LoadFailure::Open { library: shown.to_string(), why: e.to_string() })?;
+            .map_err(|e| LoadFailure::Open { library: shown.to_string(), why: words(&e) })?;
         let mut finder = Finder { library: &opened, missing: Vec::new() };
         let not_nvml = |lacks| LoadFailure::NotNvml { library: shown.to_string(), lacks };
         let table = Self {
@@ -469,4 +469,12 @@ fn read_string<const N: usize>(
         return Err(malformed(call, format!("a string without an end within {N} bytes")));
     };
     Ok(String::from_utf8_lossy(&buffer[..end]).into_owned())
+}
+
+/// An error with what it keeps back: the loader's own words are its source.
+fn words(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
 }

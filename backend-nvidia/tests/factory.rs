@@ -58,6 +58,8 @@ fn a_named_library_that_is_none_is_broken() {
     ] {
         let error = broken(&factory, &host(folder.path(), Some(library)));
         assert_eq!(error.kind, kind, "{error}");
+        let loader_says = kind == ErrorKind::Invalid || error.message.contains("file");
+        assert!(loader_says, "the loader's own words are lost: {error}");
         assert!(error.message.contains(&*library.to_string_lossy()), "{error}");
     }
     // One that was found and not named is told just so.
