@@ -44,6 +44,10 @@ impl MockBackend {
         if served { Ok(()) } else { Err(crate::state::no_card(device)) }
     }
 
+    fn counts(&self) -> &'static str {
+        vendor::counts_cards(&self.only.clone().unwrap_or_else(mock))
+    }
+
     /// Whether cards of that vendor are ours.
     pub(crate) fn serves(&self, vendor: &Vendor) -> bool {
         self.only.as_ref().is_none_or(|v| v == vendor)
@@ -54,7 +58,7 @@ impl Discovery for MockBackend {
     fn scan(&self) -> Result<Scan> {
         let session = self.start(Op::Scan, None)?;
         let cards = session
-            .ask("count cards", |state| {
+            .ask(self.counts(), |state| {
                 let ours = state.cards.iter().filter(|c| self.serves(&c.vendor()));
                 ours.map(|c| (c.id.clone(), c.vendor())).collect::<Vec<_>>()
             })
@@ -77,7 +81,7 @@ impl Discovery for MockBackend {
     fn topology(&self) -> Result<Vec<Link>> {
         let session = self.start(Op::Topology, None)?;
         let links = session
-            .ask("count cards", |state| {
+            .ask(self.counts(), |state| {
                 let ours = |id: &DeviceId| state.card(id).is_ok_and(|c| self.serves(&c.vendor()));
                 let links = state.links().into_iter().filter(|l| ours(&l.a) && ours(&l.b));
                 links.collect::<Vec<_>>()

@@ -35,6 +35,9 @@ pub struct MockFixture {
 
 /// The fixtures behind `--backend mock`: every preset that has cards.
 ///
+/// With a planted defect they are impatient: the one that hangs does so for certain, on each kind
+/// of card.
+///
 /// # Errors
 /// `Invalid` for a defect that no clause has.
 pub fn fixtures(permission: Permission, defect: Option<&str>) -> Result<Vec<Box<dyn Fixture>>> {
@@ -42,7 +45,7 @@ pub fn fixtures(permission: Permission, defect: Option<&str>) -> Result<Vec<Box<
     let one = |fixture: MockFixture| {
         let fixture = fixture.permitting(permission);
         let fixture = match defect {
-            Some(defect) => fixture.with_defect(defect),
+            Some(defect) => fixture.with_defect(defect).with_patience(Duration::from_secs(2)),
             None => fixture,
         };
         Box::new(fixture) as Box<dyn Fixture>
@@ -123,6 +126,11 @@ impl MockFixture {
     pub fn with_patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self
+    }
+
+    /// The machine that it runs on.
+    pub fn machine(&self) -> &Arc<Machine> {
+        &self.machine
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, MockFactory> {

@@ -35,7 +35,8 @@ impl Health for MockBackend {
     fn wait(&self, timeout: Duration) -> Result<Vec<Event>> {
         let session = self.start(Op::Wait, None)?;
         let deadline = Instant::now() + timeout;
-        session.ask("wait for events", |_| ()).map_err(|e| session.failed(e))?;
+        let of = self.only.clone().unwrap_or_else(crate::backend::mock);
+        session.ask(vendor::waits(&of), |_| ()).map_err(|e| session.failed(e))?;
         let come = |state: &crate::state::State| {
             state.events.iter().any(|(of, _)| self.serves(of)).then_some(())
         };

@@ -9,12 +9,12 @@ use vgpu_core::{
 use crate::Result;
 use crate::backend::MockBackend;
 use crate::machine::Stop;
-use crate::nodes;
 use crate::schemes::describe;
 use crate::script::Op;
 use crate::session::{Refusal, Session};
 use crate::spec::Kernel;
 use crate::state::{Card, Limit, State};
+use crate::{nodes, vendor};
 
 /// Inode of the host's PID namespace; the kernel gives the first one this number.
 pub const HOST_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
@@ -29,8 +29,9 @@ impl Isolation for MockBackend {
         for target in targets {
             let device = target.grant.device();
             self.must_serve(&device).map_err(|e| session.failed(e))?;
+            let call = session.named(&device, vendor::reads_minor)?;
             let edits = session
-                .look("read minor numbers", &device, |state, card| Ok(edits(state, card, target)?))
+                .look(call, &device, |state, card| Ok(edits(state, card, target)?))
                 .map_err(|e| session.failed(e))?;
             all = all.merge(edits).map_err(|e| session.failed(e))?;
         }

@@ -13,15 +13,14 @@ use crate::schemes::describe;
 use crate::script::Op;
 use crate::session::{Refusal, Session};
 use crate::state::State;
-use crate::{carve, modes};
+use crate::{carve, modes, vendor};
 
 impl Partitioner for MockBackend {
     fn partitions(&self, device: &DeviceId) -> Result<Vec<Partition>> {
         let session = self.start(Op::Partitions, Some(device))?;
+        let call = session.named(device, vendor::lists_parts)?;
         session
-            .look("list parts", device, |_, card| {
-                Ok(card.parts.iter().map(|p| p.listed.clone()).collect())
-            })
+            .look(call, device, |_, card| Ok(card.parts.iter().map(|p| p.listed.clone()).collect()))
             .map_err(|e| session.failed(e))
     }
 
@@ -58,7 +57,8 @@ fn sweep(
     device: &DeviceId,
     keep: &[PartitionId],
 ) -> Result<Vec<Swept>, Stop> {
-    let (halves, profiles) = session.look("list parts", device, |_, card| {
+    let call = session.named(device, vendor::lists_parts)?;
+    let (halves, profiles) = session.look(call, device, |_, card| {
         let halves = card.parts.iter().filter(|p| p.is_half() && !keep.contains(&p.listed.id));
         let halves: Vec<_> = halves.map(|p| (p.listed.id.clone(), p.instance)).collect();
         Ok((halves, carve::unused_profiles(card)))

@@ -91,6 +91,15 @@ impl<'m> Session<'m> {
         })
     }
 
+    /// The vendor call of that purpose, as the card's vendor names it.
+    pub(crate) fn named(
+        &self,
+        device: &DeviceId,
+        name: fn(&Vendor) -> &'static str,
+    ) -> Result<&'static str> {
+        self.vendor_of(device).map(|vendor| name(&vendor))
+    }
+
     /// The error as the operation tells it.
     pub(crate) fn failed(&self, stop: impl Into<Error>) -> Error {
         let error: Error = stop.into();

@@ -7,7 +7,8 @@ pub(crate) fn library(vendor: &Vendor) -> &'static str {
     match vendor.as_str() {
         "cambricon" => "libcndev",
         "hygon" => "libhydmi",
-        _ => "libnvidia-ml",
+        "nvidia" => "libnvidia-ml",
+        _ => "mock",
     }
 }
 
@@ -17,6 +18,42 @@ pub(crate) fn driver(vendor: &Vendor) -> &'static str {
         "cambricon" => "6.2.11",
         "hygon" => "6.3.8",
         _ => "615.43.02",
+    }
+}
+
+/// The call that counts the cards of a vendor.
+pub(crate) fn counts_cards(vendor: &Vendor) -> &'static str {
+    match vendor.as_str() {
+        "cambricon" => "cndevGetDeviceCount",
+        "hygon" => "rsmi_num_monitor_devices",
+        _ => "nvmlDeviceGetCount_v2",
+    }
+}
+
+/// The call that lists the parts of a card.
+pub(crate) fn lists_parts(vendor: &Vendor) -> &'static str {
+    match vendor.as_str() {
+        "cambricon" => "cndevGetAllSMluInstanceInfo",
+        "hygon" => "dmiGetVDeviceInfo",
+        _ => "nvmlDeviceGetGpuInstances",
+    }
+}
+
+/// The call that reads which number a card's node has.
+pub(crate) fn reads_minor(vendor: &Vendor) -> &'static str {
+    match vendor.as_str() {
+        "cambricon" => "cndevGetNodeDeviceInfo",
+        "hygon" => "rsmi_dev_drm_render_minor_get",
+        _ => "nvmlDeviceGetMinorNumber",
+    }
+}
+
+/// The call that waits for events.
+pub(crate) fn waits(vendor: &Vendor) -> &'static str {
+    match vendor.as_str() {
+        "cambricon" => "cndevEventWait",
+        "hygon" => "rsmi_event_notification_get",
+        _ => "nvmlEventSetWait_v2",
     }
 }
 

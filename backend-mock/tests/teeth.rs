@@ -42,13 +42,20 @@ fn each_defect_is_caught_by_its_clause() {
     let patience = Duration::from_secs(1);
     for defect in Defect::iter() {
         let clause = defect.clause().id;
-        // One machine that shows it is enough.
+        // By the command's own way; one machine that shows it is enough.
         let caught = fixtures(Some(defect), patience).into_iter().any(|fixture| {
-            let report = run(&[fixture], &of_clause(clause));
+            let options = cli::RunOptions {
+                format: cli::Format::Json,
+                select: of_clause(clause),
+                ..cli::RunOptions::default()
+            };
+            // A machine may have no card that the clause is about.
+            let Ok(answer) = cli::run(&[fixture], &options) else { return false };
+            let report: Report = serde_json::from_str(&answer.text).expect("a report");
             let failures = failures(&report);
             println!("{clause}: {failures:?}");
             assert!(failures.iter().all(|(id, _)| *id == clause));
-            assert_eq!(report.exit_code(), u8::from(!failures.is_empty()));
+            assert_eq!(answer.exit_code, u8::from(!failures.is_empty()));
             !failures.is_empty()
         });
         assert!(caught, "the suite does not notice the defect of {clause}");

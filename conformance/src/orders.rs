@@ -116,3 +116,43 @@ fn free_units(share: Option<ComputeShare>, held: &[Partition]) -> Option<Vec<u64
     }
     (left == 0).then_some(mask)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use vgpu_core::scheme::{ComputeGrid, MemoryGrid};
+
+    use super::*;
+
+    fn range() -> Range {
+        let n = |n| NonZeroU32::new(n).expect("not 0");
+        Range {
+            compute: Some(ComputeGrid { min: 3, step: n(2), of: n(99) }),
+            memory: Some(MemoryGrid { min: Bytes(5), step: Bytes(4) }),
+            distinct: None,
+            placed_by: PlacedBy::Planner,
+        }
+    }
+
+    #[test]
+    fn least_and_most_lie_on_the_grid() {
+        let range = range();
+        let least = least(&range);
+        assert_eq!(least.compute.expect("a share").units, 4);
+        assert_eq!(least.memory, Some(Bytes(8)));
+        for size in [least, range.round_up(&least).expect("on the grid")] {
+            assert!(range.compute.is_some_and(|g| g.has(size.compute.expect("a share"))));
+            assert!(range.memory.is_some_and(|g| g.has(size.memory.expect("memory"))));
+        }
+    }
+
+    #[test]
+    fn units_are_picked_around_those_that_are_taken() {
+        let of = NonZeroU32::new(70).expect("not 0");
+        let share = |units| Some(ComputeShare { units, of });
+        let mask = free_units(share(66), &[]).expect("room");
+        assert_eq!(mask, [u64::MAX, 0b11]);
+        assert!(free_units(share(71), &[]).is_none());
+    }
+}

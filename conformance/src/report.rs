@@ -242,3 +242,51 @@ impl Capability {
         Self { device: device.to_string(), scheme: scheme.to_string() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(verdicts: &[Verdict]) -> Run {
+        let entry = |verdict: &Verdict| Entry {
+            clause: "PART-7".into(),
+            title: "a failed create leaves nothing".into(),
+            device: Some("GPU-1".into()),
+            scheme: Some("mig".into()),
+            verdict: verdict.clone(),
+            millis: 1,
+        };
+        let mut counts = Counts::default();
+        verdicts.iter().for_each(|v| counts.count(v));
+        Run {
+            fixture: "some".into(),
+            broken: None,
+            library: None,
+            cards: Vec::new(),
+            entries: verdicts.iter().map(entry).collect(),
+            unproven: Vec::new(),
+            counts,
+        }
+    }
+
+    #[test]
+    fn only_a_failure_is_a_failure() {
+        let skip = Verdict::Skip { reason: "no card".into() };
+        let fail = Verdict::Fail { message: "a part is left".into() };
+        assert_eq!(Report::of(vec![run(&[Verdict::Pass, skip.clone()])]).exit_code(), 0);
+        let report = Report::of(vec![run(&[Verdict::Pass, skip]), run(&[fail])]);
+        assert_eq!(report.exit_code(), 1);
+        assert_eq!((report.counts.passed, report.counts.failed, report.counts.skipped), (1, 1, 1));
+        let text = report.to_string();
+        assert!(text.contains("FAIL  PART-7  a failed create leaves nothing  GPU-1 mig"), "{text}");
+        assert!(text.contains("a part is left"), "{text}");
+        let json = serde_json::to_string(&report).expect("serializes");
+        assert_eq!(serde_json::from_str::<Report>(&json).expect("parses"), report);
+    }
+
+    #[test]
+    fn a_backend_that_does_not_open_is_a_failure() {
+        let broken = Run { broken: Some("no library".into()), ..run(&[]) };
+        assert_eq!(Report::of(vec![broken]).exit_code(), 1);
+    }
+}

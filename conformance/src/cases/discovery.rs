@@ -186,3 +186,19 @@ fn range_fits(device: &Device, range: &Range) -> Result<(), String> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_side_by_side_are_counted_exactly() {
+        let places = |list: &[(u32, u32)]| -> Vec<Slots> {
+            list.iter().map(|(start, len)| Slots::new(*start, *len)).collect()
+        };
+        assert_eq!(side_by_side(&places(&[(0, 4), (4, 4)])), 2);
+        assert_eq!(side_by_side(&places(&[(0, 2), (1, 2), (2, 2), (4, 2), (6, 2)])), 4);
+        assert_eq!(side_by_side(&places(&[(0, 8), (3, 1), (4, 1)])), 2);
+        assert_eq!(side_by_side(&[]), 0);
+    }
+}

@@ -17,6 +17,7 @@ const MOST_PARTS: usize = 512;
 pub(crate) fn exhausted(cx: &Context<'_>) -> Outcome {
     let card = cx.entered()?;
     let info = cx.info(&card)?;
+    let there = cx.backend.partitions(&card.id)?;
     let full = fill(cx, &card)?;
     let before = cx.backend.partitions(&card.id)?;
     let one_more = match full {
@@ -31,7 +32,8 @@ pub(crate) fn exhausted(cx: &Context<'_>) -> Outcome {
     let after = cx.backend.partitions(&card.id)?;
     ensure!(before == after, "a create on a full card changed its parts to {}", brief(&after));
     if let Some(distinct) = info.range().and_then(|r| r.distinct) {
-        for part in after {
+        // Those that were there before are somebody's.
+        for part in after.iter().filter(|p| !there.contains(p)) {
             cx.backend.destroy(&part.id)?;
         }
         too_many_sizes(cx, &card, distinct.get())?;
@@ -77,6 +79,13 @@ pub(crate) fn declared_works(cx: &Context<'_>) -> Outcome {
         let change = supported(cx.backend.set_mode(&order), "entering the mode")?;
         let pending = matches!(change, Some(ModeChange::AfterReset | ModeChange::AfterReboot));
         ensure!(pending || change.is_none(), "a mode that asks for a reset came to {change:?}");
+        if pending {
+            // Nobody resets the card, and nobody shall find another mode when somebody does.
+            let present = |s: &&SchemeInfo| s.mode.active && s.mode.leave != Change::Live;
+            let present = card.schemes.iter().find(present).map(|s| &s.scheme);
+            let back = cx.backend.set_mode(&mode_order(&card.id, present, &info.mode))?;
+            ensure!(back == ModeChange::Done, "taking a pending mode back came to {back:?}");
+        }
         return Ok(());
     }
     if info.form == Form::Shared {
