@@ -1,0 +1,11 @@
+//! The command `vgpu` from outside: every command, its answers against the published schemas, and its
+//! mistakes.
+
+mod conformance;
+mod devices;
+mod edits;
+mod mistakes;
+mod nvidia;
+mod plan;
+mod schema;
+mod support;
