@@ -83,7 +83,6 @@ fn holds_together(device: &Device, parts: &[Partition]) {
 }
 
 fn soak(preset: Preset, seed: u64) {
-    println!("{preset}, seed {seed}");
     let mut dice = Dice(seed);
     let machine: Arc<Machine> = Machine::new(preset).expect("a machine");
     let Probe::Ready(backend) = MockFactory::combined(&machine).probe(&Host::default()) else {
@@ -149,6 +148,7 @@ fn cards_never_hold_more_than_they_have() {
     use strum::IntoEnumIterator;
     for preset in Preset::iter().filter(|p| *p != Preset::Empty) {
         for seed in 1..=3 {
+            println!("{preset}, seed {seed}");
             soak(preset, seed);
         }
     }
