@@ -160,6 +160,9 @@ pub struct HostOptions {
     pub poll: Duration,
     /// For one Register call; the kubelet itself takes up to 10 s.
     pub register_limit: Duration,
+    /// How long a kubelet that accepted a registration may take to open its stream (it takes milliseconds); then it is
+    /// registered again.
+    pub stream_grace: Duration,
     /// Pauses between registrations that failed or did not last.
     pub retry: Retry,
     /// How long the plugin's answers may take.
@@ -177,6 +180,7 @@ impl HostOptions {
             socket_prefix: socket_prefix.into(),
             poll: Duration::from_secs(1),
             register_limit: Duration::from_secs(12),
+            stream_grace: Duration::from_secs(5),
             retry: Retry::default(),
             limits: CallLimits::default(),
             farewell_limit: Duration::from_secs(5),

@@ -20,8 +20,6 @@ use crate::resource::Resource;
 use crate::service::{REQUEST_LIMIT, Service, Streams};
 use crate::transport::{Acceptor, Listening, SocketIdentity};
 
-/// A kubelet that registered us opens its stream within milliseconds; if it did not by then, it never will.
-const STREAM_GRACE: Duration = Duration::from_secs(5);
 /// A stream that lived so long says that the kubelet and we get on; the next pause is a short one again.
 const SETTLED: Duration = Duration::from_secs(30);
 
@@ -72,10 +70,10 @@ impl Standing {
     }
 
     /// When to look again if nothing happens before.
-    fn wake(&self) -> Option<Instant> {
+    fn wake(&self, stream_grace: Duration) -> Option<Instant> {
         match self {
             Self::Attempting { .. } => None,
-            Self::Registered { since, .. } => Some(*since + STREAM_GRACE),
+            Self::Registered { since, .. } => Some(*since + stream_grace),
             Self::Waiting { until, .. } => Some(*until),
         }
     }
@@ -128,7 +126,10 @@ impl Keeper {
         tokio::pin!(farewell);
         loop {
             self.decide();
-            let wake = self.standing.wake().filter(|wake| *wake > Instant::now());
+            let wake = self
+                .standing
+                .wake(self.given.options.stream_grace)
+                .filter(|wake| *wake > Instant::now());
             let attempt = match &mut self.standing {
                 Standing::Attempting { work, .. } => Some(work),
                 _ => None,
@@ -177,7 +178,8 @@ impl Keeper {
             Standing::Waiting { .. } => {}
             Standing::Registered { .. } if streams.open > 0 => self.publish(Registration::Serving),
             Standing::Registered { target, opened_before, since } => {
-                if streams.opened > opened_before || now >= since + STREAM_GRACE {
+                if streams.opened > opened_before || now >= since + self.given.options.stream_grace
+                {
                     self.lost(target, since);
                 }
             }

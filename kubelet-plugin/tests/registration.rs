@@ -11,6 +11,8 @@ use common::{Node, SLOT, TestPlugin, healthy, resource, serving, within};
 use vgpu_kubelet_plugin::fake::{FakeKubelet, OldStreamEnd};
 use vgpu_kubelet_plugin::{DeviceEntry, DeviceList, Farewell, HostError, PluginHost, Registration};
 
+const HOUR: Duration = Duration::from_secs(3600);
+
 #[tokio::test]
 async fn a_list_reaches_the_node_and_follows_changes() {
     let node = Node::new();
@@ -58,6 +60,24 @@ async fn many_resources_come_back_after_each_kubelet_restart() {
         }
         println!("round {round}: {kubelet:?}");
         kubelet.restart().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_new_kubelet_sock_alone_is_enough() {
+    let node = Node::new();
+    let kubelet = node.kubelet();
+    let mut options = node.host_options();
+    // No pause between tries ends in the test's time: only the folder can tell.
+    (options.retry.first, options.retry.limit, options.poll) = (HOUR, HOUR, HOUR);
+    let host = PluginHost::new(options).unwrap();
+    let mut registration = host.start(resource(SLOT), TestPlugin::new(2)).unwrap();
+    for _ in 0..3 {
+        kubelet.wait_allocatable(SLOT, 2).await.unwrap();
+        kubelet.stop().await;
+        let lost = |r: &Registration| matches!(r, Registration::Waiting { .. });
+        within("the loss", registration.wait_for(lost)).await.unwrap();
+        kubelet.start().await.unwrap();
     }
 }
 
@@ -128,7 +148,10 @@ async fn a_kubelet_without_the_race_leaves_the_new_instance_alone() {
 async fn a_dropped_stream_is_noticed_with_kubelet_sock_unchanged() {
     let node = Node::new();
     let kubelet = node.kubelet();
-    let host = node.host();
+    let mut options = node.host_options();
+    // Only the end of the stream itself can tell.
+    (options.stream_grace, options.poll) = (HOUR, HOUR);
+    let host = PluginHost::new(options).unwrap();
     host.start(resource(SLOT), TestPlugin::new(2)).unwrap();
     for round in 1..=3 {
         kubelet

@@ -73,15 +73,19 @@ async fn work_survives_the_kubelets_deadline() {
     let mut options = node.options();
     options.pre_start_limit = Duration::from_millis(50);
     let kubelet = FakeKubelet::new(options).unwrap();
-    let (host, plugin) = (node.host(), TestPlugin::gated(1));
+    let (host, plugin) = (node.host(), TestPlugin::gated(2));
     host.start(resource(SLOT), plugin.clone()).unwrap();
-    kubelet.wait_allocatable(SLOT, 1).await.unwrap();
+    kubelet.wait_allocatable(SLOT, 2).await.unwrap();
     kubelet.admit(pod()).await.unwrap();
     // A busy machine may let the deadline pass before the call arrives; a kubelet tries again, and so do we.
     while plugin.pre_start_begun.load(Ordering::SeqCst) == 0 {
         let message = config(kubelet.start_container("u", "main").await.unwrap_err());
         assert!(message.contains("DeadlineExceeded"), "{message}");
     }
+    // Calls share one connection in order: when this one is answered, the other's end has arrived.
+    let mut other = pod();
+    other.uid = "other".to_owned();
+    kubelet.admit(other).await.unwrap();
     ends_once_let(&plugin).await;
 }
 
@@ -118,6 +122,9 @@ async fn work_survives_the_kubelets_death() {
     .await;
     kubelet.stop().await;
     assert_eq!(within("the start", starting).await.unwrap().unwrap_err(), StartError::Stopped);
+    // The plugin has seen the connection end, and came back.
+    kubelet.start().await.unwrap();
+    kubelet.wait_allocatable(SLOT, 1).await.unwrap();
     ends_once_let(&plugin).await;
 }
 
@@ -151,6 +158,9 @@ async fn pre_start_is_skipped_until_the_plugin_registers_and_fails_when_it_left(
 async fn ends_once_let(plugin: &TestPlugin) {
     let mut ended = plugin.pre_start_ended.subscribe();
     assert_eq!(*ended.borrow_and_update(), 0);
+    for _ in 0..100 {
+        tokio::task::yield_now().await; // let what was cut be dropped, if it is
+    }
     plugin.gate.add_permits(100);
     let ending = ended.wait_for(|ended| *ended > 0);
     within("the end of the work", ending).await.expect("the plugin holds the sender");
