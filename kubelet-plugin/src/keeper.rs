@@ -68,15 +68,6 @@ impl Standing {
             Self::Waiting { last, .. } => *last,
         }
     }
-
-    /// When to look again if nothing happens before.
-    fn wake(&self, stream_grace: Duration) -> Option<Instant> {
-        match self {
-            Self::Attempting { .. } => None,
-            Self::Registered { since, .. } => Some(*since + stream_grace),
-            Self::Waiting { until, .. } => Some(*until),
-        }
-    }
 }
 
 struct Keeper {
@@ -125,11 +116,7 @@ impl Keeper {
         let farewell = goodbye(self.given.farewell.clone());
         tokio::pin!(farewell);
         loop {
-            self.decide();
-            let wake = self
-                .standing
-                .wake(self.given.options.stream_grace)
-                .filter(|wake| *wake > Instant::now());
+            let wake = self.decide();
             let attempt = match &mut self.standing {
                 Standing::Attempting { work, .. } => Some(work),
                 _ => None,
@@ -146,11 +133,12 @@ impl Keeper {
         self.part().await;
     }
 
-    /// Looks at the two sockets and the streams, and does what is due. It may be called at any time.
-    fn decide(&mut self) {
+    /// Looks at the two sockets and the streams, and does what is due. It may be called at any time. The answer is when to look
+    /// again if nothing happens before; it may have passed already.
+    fn decide(&mut self) -> Option<Instant> {
         if let Err(reason) = self.keep_socket() {
             self.publish(Registration::Waiting { reason });
-            return;
+            return None;
         }
         let now = Instant::now();
         let streams = *self.streams.borrow_and_update();
@@ -164,30 +152,37 @@ impl Keeper {
                 );
                 self.publish(Registration::Waiting { reason });
             }
-            return;
+            return None;
         };
         if self.standing.target() != Some(kubelet) {
             // Another kubelet process. It admits pods 0.8 s after it made its socket: no pause.
             self.backoff.reset();
             self.attempt(kubelet, streams);
-            return;
+            return None;
         }
         match self.standing {
-            Standing::Attempting { .. } => {}
-            Standing::Waiting { until, .. } if now >= until => self.attempt(kubelet, streams),
-            Standing::Waiting { .. } => {}
-            Standing::Registered { .. } if streams.open > 0 => self.publish(Registration::Serving),
+            Standing::Attempting { .. } => None,
+            Standing::Waiting { until, .. } if now < until => Some(until),
+            Standing::Waiting { .. } => {
+                self.attempt(kubelet, streams);
+                None
+            }
+            Standing::Registered { .. } if streams.open > 0 => {
+                self.publish(Registration::Serving);
+                None
+            }
             Standing::Registered { target, opened_before, since } => {
-                if streams.opened > opened_before || now >= since + self.given.options.stream_grace
-                {
-                    self.lost(target, since);
+                let last_moment = since + self.given.options.stream_grace;
+                if streams.opened == opened_before && now < last_moment {
+                    return Some(last_moment);
                 }
+                Some(self.lost(target, since))
             }
         }
     }
 
-    /// The kubelet has no stream of ours and will not open one by itself.
-    fn lost(&mut self, target: SocketIdentity, since: Instant) {
+    /// The kubelet has no stream of ours and will not open one by itself. The answer is when to register again.
+    fn lost(&mut self, target: SocketIdentity, since: Instant) -> Instant {
         if since.elapsed() >= SETTLED {
             self.backoff.reset();
         }
@@ -195,6 +190,7 @@ impl Keeper {
         self.standing = Standing::Waiting { last: Some(target), until };
         let reason = "the kubelet dropped the list of devices; registering again".to_owned();
         self.publish(Registration::Waiting { reason });
+        until
     }
 
     fn attempt(&mut self, target: SocketIdentity, streams: Streams) {
