@@ -14,7 +14,7 @@ pub struct Intent {
     pub order: CreateOrder,
     /// How the scheme's parts are recognised, as the device declared it then.
     pub ownership: Ownership,
-    /// Ids on the card before the call; for ownership by difference.
+    /// Ids on the card before the call: what was there is not ours, unless its tag says so.
     pub seen: Vec<PartitionId>,
 }
 
@@ -29,7 +29,10 @@ impl Intent {
             |p| match (&p.tag, self.ownership) {
                 (Some(tag), _) => tag == order.claim(),
                 (None, Ownership::Tag) => false,
-                (None, Ownership::Placement) => p.placement == *order.placement(),
+                // A part that names no place (a mask of no units) is told by being new as well.
+                (None, Ownership::Placement) => {
+                    p.placement == *order.placement() && !self.seen.contains(&p.id)
+                }
                 (None, Ownership::Difference) => !self.seen.contains(&p.id),
             },
         )

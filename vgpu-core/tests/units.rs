@@ -119,6 +119,10 @@ proptest! {
             random % below.max(1)
         };
         let mut sum = 0;
+        let advertised = |cards: &[Paper]| {
+            let rooms: Vec<CardRoom> = cards.iter().map(|c| c.room(unit, bounds)).collect();
+            advertise(&rooms, bounds)
+        };
         for round in 0..160 {
             // The scheduler's picture is refreshed now and then; between, it only subtracts.
             if round % (1 + next(9)) == 0 {
@@ -127,8 +131,7 @@ proptest! {
                         card.held.retain(|_| next(2) == 0);
                     }
                 }
-                let rooms: Vec<CardRoom> = cards.iter().map(|c| c.room(unit, bounds)).collect();
-                sum = advertise(&rooms, bounds);
+                sum = advertised(&cards);
             }
             let asked = bounds.smallest + next(bounds.largest - bounds.smallest + 1);
             if asked > sum {
@@ -143,7 +146,12 @@ proptest! {
                 0 => *fitting.iter().max_by_key(|i| cards[**i].room(unit, bounds).units).expect("some"),
                 _ => fitting[next(fitting.len() as u64) as usize],
             };
+            let before = advertised(&cards);
             cards[on].take(unit, asked);
+            let after = advertised(&cards);
+            // What is left of a sum that is too small for any request is told as 0.
+            let left = before.saturating_sub(asked);
+            prop_assert!(after >= left || left < bounds.smallest, "{before} - {asked} > {after}");
             sum -= asked;
         }
     }

@@ -115,13 +115,13 @@ impl Absence {
         claim: &Watched<'_>,
     ) -> Verdict {
         let Some(&name) = claim.names.first() else { return Verdict::Present };
-        let seen = self
-            .claims
-            .entry(name.clone())
-            .or_insert(Seen { first: now, in_use: false, absent_since: None });
-        let listed = claim.ids.iter().any(|id| {
-            view.listed.contains(&(claim.resource.clone(), id.clone()))
+        let seen = self.claims.entry(name.clone()).or_insert(Seen {
+            first: now,
+            in_use: false,
+            absent_since: None,
         });
+        let listed =
+            claim.ids.iter().any(|id| view.listed.contains(&(claim.resource.clone(), id.clone())));
         if listed {
             seen.in_use = true;
             seen.absent_since = None;

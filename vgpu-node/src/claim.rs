@@ -313,8 +313,8 @@ pub fn fresh_id() -> Result<ClaimId> {
     let mut got = 0;
     while got < bytes.len() {
         let flags = rustix::rand::GetRandomFlags::empty();
-        got += rustix::rand::getrandom(&mut bytes[got..], flags)
-            .map_err(|e| no_random(e.into()))?;
+        got +=
+            rustix::rand::getrandom(&mut bytes[got..], flags).map_err(|e| no_random(e.into()))?;
     }
     let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
     ClaimId::new(format!("{PREFIX}{hex}"))
@@ -327,7 +327,8 @@ pub(crate) fn grant_record(
     domain: &TrustDomain,
     seen: Vec<vgpu_core::PartitionId>,
 ) -> Result<GrantRecord> {
-    let foreign = || Error::new(ErrorKind::Invalid, format!("a step for another card than {}", device.id));
+    let foreign =
+        || Error::new(ErrorKind::Invalid, format!("a step for another card than {}", device.id));
     let held = Held::of(device, &step, domain).ok_or_else(foreign)?;
     let info = device.scheme(&held.scheme)?;
     let (intent, target) = match &step {

@@ -5,11 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use vgpu_core::Device;
 use vgpu_core::id::{DeviceId, SlotId};
 use vgpu_core::plan::units::{CardRoom, advertise};
 use vgpu_core::plan::{Held, Inventory, Policy, Want, plan_all};
 use vgpu_core::scheme::{Range, Scheme, SchemeInfo, Sizing};
-use vgpu_core::Device;
 
 use crate::claim::{Claim, Claims, Stage};
 use crate::offer::{OfferKind, ResourceName};
@@ -176,10 +176,9 @@ fn room(
             room.units = room.units.min(most);
             room
         }
-        (_, Sizing::Turns | Sizing::Whole, _) => CardRoom {
-            units: slots_left(info, held.len()).min(most),
-            requests: None,
-        },
+        (_, Sizing::Turns | Sizing::Whole, _) => {
+            CardRoom { units: slots_left(info, held.len()).min(most), requests: None }
+        }
         (_, Sizing::Range(range), Want::AtLeast(size)) => CardRoom {
             units: parts_left(card.device, info, range, size, &refs).min(most),
             requests: None,
@@ -190,10 +189,7 @@ fn room(
 
 /// What is taken on a card: by other tools, by claims that were decided, and by claims that are only
 /// allocated. The last are told apart where their place is not decided yet (profiles).
-fn taken(
-    card: &CardView<'_>,
-    claims: &[&Claim],
-) -> Result<(Vec<Held>, u32), String> {
+fn taken(card: &CardView<'_>, claims: &[&Claim]) -> Result<(Vec<Held>, u32), String> {
     let mut held = card.foreign.clone();
     let mut open = 0;
     for claim in claims {
@@ -250,7 +246,8 @@ fn parts_left(
         left = left.min(device.memory.0.saturating_sub(taken) / each.0);
     }
     if let Some(each) = size.compute.filter(|c| c.units > 0) {
-        let taken: u64 = held.iter().filter_map(|h| h.size.compute).map(|c| u64::from(c.units)).sum();
+        let taken: u64 =
+            held.iter().filter_map(|h| h.size.compute).map(|c| u64::from(c.units)).sum();
         left = left.min(u64::from(each.of.get()).saturating_sub(taken) / u64::from(each.units));
     }
     if let Some(distinct) = range.distinct {

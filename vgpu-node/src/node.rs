@@ -123,6 +123,12 @@ impl Node {
             started: Instant::now(),
             options,
         });
+        let late = Arc::downgrade(&node);
+        node.inventory.on_late(move |device, operation| {
+            if let Some(node) = late.upgrade() {
+                node.after_late(device, operation);
+            }
+        });
         Ok((node, recovery))
     }
 
@@ -265,9 +271,11 @@ impl Node {
 
     /// A claim as it is now.
     pub(crate) fn claim(&self, claim: &ClaimId) -> Result<Claim> {
-        self.state().claims.find(claim).cloned().ok_or_else(|| {
-            Error::new(ErrorKind::NotFound, format!("there is no claim {claim}"))
-        })
+        self.state()
+            .claims
+            .find(claim)
+            .cloned()
+            .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("there is no claim {claim}")))
     }
 
     /// Writes a claim down, durably, and then shows it to everybody.
@@ -310,9 +318,7 @@ impl Node {
             let Some(found) = layout.resources.get(resource) else { return };
             let foreign = foreign(&snapshot, &state.claims);
             let cards = views(&snapshot, &state.health, &foreign);
-            let one = Layout {
-                resources: BTreeMap::from([(resource.clone(), found.clone())]),
-            };
+            let one = Layout { resources: BTreeMap::from([(resource.clone(), found.clone())]) };
             let fresh = listing::of(&one, &cards, &state.claims);
             let mut listing = Listing::clone(&self.listing.load());
             listing.extend(fresh.into_iter().filter(|(name, _)| name == resource));

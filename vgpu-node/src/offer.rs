@@ -163,8 +163,7 @@ impl TryFrom<RawOffer> for Offer {
             Some(domain) => domain,
             None => TrustDomain::new("default").expect("a word"),
         };
-        let (select, schemes, minimum, policy) =
-            (raw.select, raw.schemes, raw.minimum, raw.policy);
+        let (select, schemes, minimum, policy) = (raw.select, raw.schemes, raw.minimum, raw.policy);
         Ok(Self { resource, select, kind, schemes, minimum, domain, policy })
     }
 }
@@ -304,7 +303,9 @@ fn resource_rule(text: &str) -> Option<&'static str> {
     let alnum = |b: u8| b.is_ascii_alphanumeric();
     let ends = [name.bytes().next(), name.bytes().last()].iter().all(|b| b.is_some_and(alnum));
     if name.len() > 63 || !ends || !name.bytes().all(|b| alnum(b) || b"-_.".contains(&b)) {
-        return Some("its name is not 1 to 63 letters, digits, - _ . with a letter or digit at the ends");
+        return Some(
+            "its name is not 1 to 63 letters, digits, - _ . with a letter or digit at the ends",
+        );
     }
     None
 }
@@ -346,11 +347,17 @@ mod tests {
             (r#"{"resource":"vgpu.dev/a","kind":"slice","slots":4294967295}"#, "from 1 to"),
             (r#"{"resource":"vgpu.dev/a","kind":"slice","slots":2,"profile":"1g"}"#, "not several"),
             (r#"{"resource":"vgpu.dev/a","kind":"slice","size":{"memory":"10"}}"#, "no unit"),
-            (r#"{"resource":"vgpu.dev/a","kind":"slice","size":{"memory":"1Gi","computePercent":0}}"#, "100"),
+            (
+                r#"{"resource":"vgpu.dev/a","kind":"slice","size":{"memory":"1Gi","computePercent":0}}"#,
+                "100",
+            ),
             (r#"{"resource":"vgpu.dev/a","kind":"unit","unit":"1Gi"}"#, "largest"),
             (r#"{"resource":"vgpu.dev/a","kind":"unit","largest":2}"#, "needs unit"),
             (r#"{"resource":"vgpu.dev/a","kind":"unit","unit":"1Ki","largest":2}"#, "1Mi"),
-            (r#"{"resource":"vgpu.dev/a","kind":"unit","unit":"1Gi","smallest":3,"largest":2}"#, "largest is 2"),
+            (
+                r#"{"resource":"vgpu.dev/a","kind":"unit","unit":"1Gi","smallest":3,"largest":2}"#,
+                "largest is 2",
+            ),
             (r#"{"resource":"vgpu.dev/a","kind":"whole","colour":"red"}"#, "colour"),
         ] {
             let e = parse(json).expect_err(json);

@@ -82,7 +82,10 @@ mod tests {
         points.around("ledger.fsync", || {
             seen.lock().expect("not poisoned").push("the step".into());
         });
-        assert_eq!(*seen.lock().expect("not poisoned"), ["ledger.fsync", "the step", "ledger.fsync"]);
+        assert_eq!(
+            *seen.lock().expect("not poisoned"),
+            ["ledger.fsync", "the step", "ledger.fsync"]
+        );
     }
 
     #[test]

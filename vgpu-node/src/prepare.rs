@@ -61,6 +61,7 @@ impl Node {
         if let Some(claim) = self.state().claims.find_mut(&claim) {
             claim.trouble = outcome.as_ref().err().map(ToString::to_string);
         }
+        self.note_shut_lanes();
         self.relist();
         outcome.map(|()| claim).map_err(|e| e.during("prepare"))
     }
@@ -102,8 +103,7 @@ impl Node {
             }
             self.make(&mut record)?;
         }
-        let targets: Vec<Target> =
-            record.grants.iter().filter_map(|g| g.target.clone()).collect();
+        let targets: Vec<Target> = record.grants.iter().filter_map(|g| g.target.clone()).collect();
         let edits = self.edits_of(&targets)?;
         if record.stage != Stage::Prepared {
             record.stage = Stage::Prepared;
@@ -258,7 +258,10 @@ impl Node {
                     claim: record.claim.clone(),
                     want: want.clone(),
                     count: 1,
-                    selector: Selector { devices: vec![wanted.device.clone()], ..Selector::default() },
+                    selector: Selector {
+                        devices: vec![wanted.device.clone()],
+                        ..Selector::default()
+                    },
                     minimum: record.minimum,
                     schemes: vec![wanted.scheme.clone()],
                     domain: record.domain.clone(),
@@ -295,25 +298,24 @@ impl Node {
     ) -> Result<(Device, Assignment)> {
         let id = &request.selector.devices[0];
         let snapshot = self.inventory.snapshot();
-        let card = snapshot.cards.get(id).ok_or_else(|| {
-            Error::new(ErrorKind::NotFound, format!("there is no card {id}"))
-        })?;
+        let card = snapshot
+            .cards
+            .get(id)
+            .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("there is no card {id}")))?;
         let parts = self.list_parts(id)?;
         let mut held: Vec<Held> = grants.iter().map(|g| g.held.clone()).collect();
         {
             let state = self.state();
-            let others = || {
-                state.claims.iter().map(|c| &c.record).filter(|r| r.claim != record.claim)
-            };
+            let others =
+                || state.claims.iter().map(|c| &c.record).filter(|r| r.claim != record.claim);
             held.extend(others().flat_map(|r| r.grants.iter().map(|g| g.held.clone())));
             let ours = node::ours(&parts, others());
             let foreign = parts.iter().filter(|p| !ours.contains(&p.id));
             held.extend(foreign.map(|p| Held::of_part(p, None)));
         }
         let one = Cards { devices: vec![card.device.clone()], links: vec![] };
-        let answer = plan(&one, &held, request, Policy::Binpack).map_err(|refusal| {
-            Error::new(ErrorKind::Exhausted, refusal.to_string())
-        })?;
+        let answer = plan(&one, &held, request, Policy::Binpack)
+            .map_err(|refusal| Error::new(ErrorKind::Exhausted, refusal.to_string()))?;
         let assignment = answer.into_iter().next().expect("a plan for one card has one assignment");
         Ok((card.device.clone(), assignment))
     }
@@ -322,13 +324,12 @@ impl Node {
     fn enter_mode(&self, order: &ModeOrder) -> Result<Device> {
         let lanes = self.lanes(&order.device)?;
         let sent = order.clone();
-        let change =
-            lanes.change_all(&order.affected, "set mode", move |b| b.set_mode(&sent))?;
+        let change = lanes.change_all(&order.affected, "set mode", move |b| b.set_mode(&sent))?;
         if change != ModeChange::Done {
             let why = format!("the mode comes into effect only {change:?}; nothing was given yet");
             return Err(Error::new(ErrorKind::Busy, why).with("device", &order.device));
         }
-        self.inventory.refresh();
+        self.inventory.rescan(&order.device);
         let snapshot = self.inventory.snapshot();
         snapshot.cards.get(&order.device).map(|card| card.device.clone()).ok_or_else(|| {
             Error::new(ErrorKind::Lost, format!("card {} went with its mode", order.device))
@@ -343,7 +344,9 @@ impl Node {
         listed: &[Partition],
     ) -> Option<Partition> {
         if let Some(part) = grant.part() {
-            return listed.iter().find(|p| p.id == *part).cloned();
+            // Drivers give ids anew: a part with another claim's tag is that claim's.
+            let ours = |p: &&Partition| p.tag.as_ref().is_none_or(|tag| tag == claim);
+            return listed.iter().filter(ours).find(|p| p.id == *part).cloned();
         }
         let state = self.state();
         let others = state.claims.iter().filter(|c| c.record.claim != *claim);
@@ -354,8 +357,26 @@ impl Node {
         grant.intent.as_ref()?.recognise(&free).cloned()
     }
 
-    /// Finds out what became of the intents that earlier attempts left on a card.
+    /// Finds out what became of the intents that earlier attempts left on a card, and ends releases
+    /// whose parts are gone: a driver may give the id of a part that is gone to the next one.
     fn settle(&self, device: &DeviceId, except: &ClaimId) -> Result<()> {
+        let releasing: Vec<ClaimId> = self
+            .state()
+            .claims
+            .iter()
+            .map(|c| &c.record)
+            .filter(|r| r.claim != *except && r.stage == Stage::Releasing)
+            .filter(|r| r.grants.iter().any(|g| g.device() == device))
+            .map(|r| r.claim.clone())
+            .collect();
+        for claim in releasing {
+            match self.release(&claim) {
+                Ok(()) => {}
+                // Held by processes: it is there, so its id cannot be given to another.
+                Err(e) if e.kind == ErrorKind::Busy => {}
+                Err(e) => return Err(e),
+            }
+        }
         let unsettled = |g: &GrantRecord| g.intent.is_some() && g.target.is_none();
         let others: Vec<ClaimRecord> = self
             .state()
@@ -464,16 +485,14 @@ fn same_pod(ask: &Prepare, newest: Option<&Claim>) -> Vec<ClaimId> {
         .map(|e| e.pod_uid.as_str());
     // The kubelet may still have entries of a pod that ended; the newest allocation is the living one.
     let uid = of_newest.or(known).or_else(|| entries.last().map(|e| e.pod_uid.as_str()));
-    entries
-        .iter()
-        .filter(|e| Some(e.pod_uid.as_str()) == uid)
-        .map(|e| e.claim.clone())
-        .collect()
+    entries.iter().filter(|e| Some(e.pod_uid.as_str()) == uid).map(|e| e.claim.clone()).collect()
 }
 
 fn broken(why: &str) -> Error {
     Error::new(
         ErrorKind::Lost,
-        format!("the part under this container was lost ({why}); delete the pod, it is not made anew"),
+        format!(
+            "the part under this container was lost ({why}); delete the pod, it is not made anew"
+        ),
     )
 }

@@ -19,6 +19,7 @@ impl Node {
     /// of parts that vanished, goes on with releases that could not end, and tells the kubelet.
     pub fn refresh(&self) {
         self.inventory.refresh();
+        self.note_shut_lanes();
         self.read_health();
         self.check_parts();
         self.go_on_releasing();
@@ -108,6 +109,32 @@ impl Node {
         Ok(all)
     }
 
+    /// A card whose last change has not returned takes nothing new until it does.
+    pub(crate) fn note_shut_lanes(&self) {
+        let (now, snapshot) = (self.now(), self.inventory.snapshot());
+        let mut state = self.state();
+        for (device, card) in &snapshot.cards {
+            let transitions = match card.lanes.shut(device) {
+                Some(stuck) => state.health.suspect(now, device, &stuck.to_string()),
+                None => state.health.unsuspect(now, device),
+            };
+            for transition in transitions {
+                tracing::warn!(?transition, "health changed");
+            }
+        }
+    }
+
+    /// A change came back after its caller had given up: whatever it made is found by its intent.
+    pub(crate) fn after_late(&self, device: &DeviceId, operation: &str) {
+        tracing::warn!(%device, operation, "a driver's call came back late");
+        self.inventory.refresh_device(device);
+        let transitions = self.state().health.unsuspect(self.now(), device);
+        for transition in transitions {
+            tracing::info!(?transition, "health changed");
+        }
+        self.relist();
+    }
+
     /// Withdraws the specs of claims whose parts on this card are not listed any more.
     pub(crate) fn withdraw_vanished(&self, device: &DeviceId, listed: &[Partition]) -> Result<()> {
         let lost: Vec<ClaimRecord> = self
@@ -143,9 +170,8 @@ impl Node {
             if !suspects {
                 continue;
             }
-            let judged = self
-                .list_parts(device)
-                .and_then(|fresh| self.withdraw_vanished(device, &fresh));
+            let judged =
+                self.list_parts(device).and_then(|fresh| self.withdraw_vanished(device, &fresh));
             if let Err(e) = judged {
                 tracing::warn!(%device, error = %e, "cannot tell whether a part vanished");
             }
@@ -219,7 +245,11 @@ impl Node {
                 Ok(read) => events.extend(read),
                 Err(e) => events.push(Event::now(
                     vgpu_core::Subject::Device(device.clone()),
-                    if e.kind == ErrorKind::Lost { vgpu_core::Meaning::Lost } else { vgpu_core::Meaning::Suspect },
+                    if e.kind == ErrorKind::Lost {
+                        vgpu_core::Meaning::Lost
+                    } else {
+                        vgpu_core::Meaning::Suspect
+                    },
                     e.to_string(),
                 )),
             }
@@ -271,20 +301,16 @@ pub(crate) fn note_reboot(ledger: &mut Ledger<ClaimRecord>, root: &Path) -> Resu
 
 fn watched(claim: &Claim) -> Watched<'_> {
     let record = &claim.record;
-    Watched {
-        names: record.names().collect(),
-        resource: &record.resource,
-        ids: &record.ids,
-    }
+    Watched { names: record.names().collect(), resource: &record.resource, ids: &record.ids }
 }
 
 /// Whether a part of the claim on this card is not listed, or is not usable any more.
 fn vanished(record: &ClaimRecord, device: &DeviceId, listed: &[Partition]) -> bool {
     let on_card = record.grants.iter().filter(|g| g.device() == device);
     on_card.filter_map(|g| g.target.as_ref()).any(|target| match &target.grant {
-        Grant::Part(part) => !listed
-            .iter()
-            .any(|p| p.id == *part && p.state == PartitionState::Complete),
+        Grant::Part(part) => {
+            !listed.iter().any(|p| p.id == *part && p.state == PartitionState::Complete)
+        }
         _ => false,
     })
 }

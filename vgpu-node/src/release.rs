@@ -86,8 +86,12 @@ impl Node {
     pub(crate) fn destroy(&self, device: &DeviceId, part: &PartitionId) -> Result<()> {
         let id = part.clone();
         match self.lanes(device)?.change(device, "destroy", move |b| b.destroy(&id)) {
-            Err(e) if e.kind == ErrorKind::NotFound => Ok(()),
-            other => other,
+            Err(e) if e.kind != ErrorKind::NotFound => Err(e),
+            _ => {
+                // The next part of that id starts with a clean record.
+                self.state().health.part_gone(part);
+                Ok(())
+            }
         }
     }
 }

@@ -52,11 +52,8 @@ impl Layout {
         let mut resources: BTreeMap<ResourceName, Resource> = BTreeMap::new();
         let mut taken: BTreeMap<&DeviceId, &ResourceName> = BTreeMap::new();
         for offer in offers {
-            let mut resource = Resource {
-                offer: offer.clone(),
-                cards: BTreeMap::new(),
-                unfit: BTreeMap::new(),
-            };
+            let mut resource =
+                Resource { offer: offer.clone(), cards: BTreeMap::new(), unfit: BTreeMap::new() };
             for device in devices.iter().filter(|d| offer.select.selects(d)) {
                 if let Some(other) = taken.insert(&device.id, &offer.resource) {
                     return Err(overlap(&device.id, other, &offer.resource));
@@ -170,9 +167,7 @@ fn way(
     const MANY: u32 = 4_096;
     let sizing = &info.sizing;
     Ok(match &offer.kind {
-        OfferKind::Whole => {
-            (*sizing == Sizing::Whole).then(|| ("whole".into(), Want::Whole, 1))
-        }
+        OfferKind::Whole => (*sizing == Sizing::Whole).then(|| ("whole".into(), Want::Whole, 1)),
         OfferKind::Slice(_) if *sizing == Sizing::Whole => None,
         OfferKind::Slice(Slice::Profile(id)) => {
             info.profile(id).map(|_| (id.to_string(), Want::Profile(id.clone()), MANY))
@@ -203,7 +198,10 @@ fn way(
             }
             let count = u32::try_from(total).unwrap_or(u32::MAX);
             if count > 50_000 {
-                return Err(format!("{count} units of {} are too many; choose larger", unit.memory));
+                return Err(format!(
+                    "{count} units of {} are too many; choose larger",
+                    unit.memory
+                ));
             }
             Some((unit.memory.to_string(), Want::AtLeast(size), count))
         }

@@ -134,7 +134,10 @@ fn a_restart_finds_everything_and_changes_nothing() {
     let listing = node.listing();
     drop(node);
     let node = world.node();
-    assert_eq!((world.parts(), world.specs(), node.claims()), (parts.clone(), specs.clone(), before));
+    assert_eq!(
+        (world.parts(), world.specs(), node.claims()),
+        (parts.clone(), specs.clone(), before)
+    );
     assert_eq!(node.listing(), listing, "ids and health are the same");
     for (name, allocation, ids) in &claims {
         assert_eq!(node.prepare(&start(name, ids)).expect(name), allocation.claim);
@@ -288,6 +291,9 @@ fn ids_that_were_never_advertised_are_refused() {
         assert_eq!(e.kind, ErrorKind::Invalid, "{e}");
     }
     assert!(node.allocate(&resource("vgpu.dev/dcu"), &[]).is_err());
-    assert!(node.allocate(&resource("vgpu.dev/none"), &[format!("{card}::4.0").parse().expect("id")]).is_err());
+    assert!(
+        node.allocate(&resource("vgpu.dev/none"), &[format!("{card}::4.0").parse().expect("id")])
+            .is_err()
+    );
     assert!(node.claims().is_empty());
 }

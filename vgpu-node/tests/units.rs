@@ -46,17 +46,25 @@ fn sixty_four_requests_admitted_by_the_sum_alone() {
             continue;
         }
         let calls = world.machine.calls();
-        let (allocation, ids) = allocate(&node, name, asked)
-            .unwrap_or_else(|e| panic!("request {served} of {asked} units was admitted by {sum}: {e}"));
+        let (allocation, ids) = allocate(&node, name, asked).unwrap_or_else(|e| {
+            panic!("request {served} of {asked} units was admitted by {sum}: {e}")
+        });
         assert_eq!(world.machine.calls(), calls, "no driver is asked");
-        let cards: BTreeMap<&DeviceId, usize> =
-            ids.iter().fold(BTreeMap::new(), |mut m, id| { *m.entry(&id.device).or_default() += 1; m });
+        let cards: BTreeMap<&DeviceId, usize> = ids.iter().fold(BTreeMap::new(), |mut m, id| {
+            *m.entry(&id.device).or_default() += 1;
+            m
+        });
         assert_eq!(cards.len(), 1);
         assert_eq!(node.prepare(&start(name, &ids)).expect("prepares"), allocation.claim);
-        let status = node.claims().into_iter().find(|c| c.claim == allocation.claim).expect("lives");
+        let status =
+            node.claims().into_iter().find(|c| c.claim == allocation.claim).expect("lives");
         assert_eq!(status.grants.len(), 1);
         assert_eq!(&status.grants[0].device, *cards.keys().next().expect("one"));
-        assert!(status.grants[0].size.starts_with(&format!("{asked}Gi")), "{}", status.grants[0].size);
+        assert!(
+            status.grants[0].size.starts_with(&format!("{asked}Gi")),
+            "{}",
+            status.grants[0].size
+        );
         served += 1;
     }
 }

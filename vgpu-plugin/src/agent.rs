@@ -18,6 +18,7 @@ use vgpu_node::absence::AbsenceOptions;
 use vgpu_node::health::HealthOptions;
 use vgpu_node::inventory::{InventoryOptions, Registry};
 use vgpu_node::lanes::LaneOptions;
+use vgpu_node::ledger::{Recovery, Tail};
 use vgpu_node::points::FaultPoints;
 use vgpu_node::publish::SpecOptions;
 use vgpu_node::{Node, NodeOptions, ResourceName, Watch};
@@ -70,7 +71,12 @@ pub struct AgentOptions {
 
 impl AgentOptions {
     /// The usual agent at these places.
-    pub fn new(config: NodeConfig, kubelet: KubeletPaths, cdi_dir: PathBuf, state_dir: PathBuf) -> Self {
+    pub fn new(
+        config: NodeConfig,
+        kubelet: KubeletPaths,
+        cdi_dir: PathBuf,
+        state_dir: PathBuf,
+    ) -> Self {
         Self {
             config,
             kubelet,
@@ -109,11 +115,10 @@ impl Agent {
         let poll = options.config.poll;
         let offers = options.config.offers.clone();
         let node_options = node_options(&options)?;
-        let registry =
-            choices.into_iter().fold(Registry::new(), |r, c| r.with(c.factory, c.host));
+        let registry = choices.into_iter().fold(Registry::new(), |r, c| r.with(c.factory, c.host));
         let opened = tokio::task::spawn_blocking(move || -> vgpu_core::Result<Arc<Node>> {
             let (node, recovery) = Node::open(node_options, registry)?;
-            recovery.tell();
+            tell_recovery(&recovery);
             node.refresh();
             node.apply(&offers)?;
             Ok(node)
@@ -179,8 +184,7 @@ impl Agent {
     /// What is wrong with it.
     pub async fn reload(&self, config: NodeConfig) -> anyhow::Result<()> {
         let node = self.node.clone();
-        let applied =
-            tokio::task::spawn_blocking(move || node.apply(&config.offers)).await?;
+        let applied = tokio::task::spawn_blocking(move || node.apply(&config.offers)).await?;
         self.metrics.reload(applied.is_ok());
         applied?;
         told(&self.node);
@@ -325,6 +329,23 @@ fn node_options(options: &AgentOptions) -> anyhow::Result<NodeOptions> {
         ledger_wait: options.ledger_wait,
         points,
     })
+}
+
+/// Says what was found of the ledger.
+fn tell_recovery(recovery: &Recovery) {
+    match &recovery.tail {
+        Tail::Damaged { kept, bytes, lost } => tracing::error!(
+            kept = %kept.display(), bytes, lost,
+            "the ledger's end was damaged and put aside; claims are rebuilt from the kubelet's checkpoint"
+        ),
+        Tail::HalfWritten { bytes } => {
+            tracing::info!(bytes, "dropped a half-written record; it was never acknowledged");
+        }
+        Tail::Clean => {}
+    }
+    for (key, error) in &recovery.unreadable {
+        tracing::error!(claim = key, %error, "a claim in the ledger cannot be read; it is left alone");
+    }
 }
 
 /// Says what is served and what is not, with the reason.

@@ -25,7 +25,7 @@ pub enum Command {
         file: PathBuf,
     },
     /// Serves the node until SIGTERM; SIGHUP reads the configuration again.
-    Run(RunArgs),
+    Run(Box<RunArgs>),
 }
 
 /// How to run.

@@ -1,42 +1,57 @@
 //! Which vendors there are, by name; the one list that agent and command line share.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context as _, bail};
-use clap::Args;
+use anyhow::{Context as _, bail, ensure};
+use clap::{Args, ValueEnum};
 use vgpu_backend_cambricon::CambriconFactory;
 use vgpu_backend_hygon::HygonFactory;
-use vgpu_backend_mock::{Machine, MockFactory};
+use vgpu_backend_mock::{Machine, MachineSpec, MockFactory, Preset};
 use vgpu_backend_nvidia::NvidiaFactory;
 use vgpu_core::{BackendFactory, Host};
 
-/// The names, as `--backend` takes them.
-pub const NAMES: [&str; 4] = ["nvidia", "hygon", "cambricon", "mock"];
+/// A backend by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Name {
+    /// Cambricon MLUs.
+    Cambricon,
+    /// Hygon DCUs and HCUs.
+    Hygon,
+    /// A scripted machine; nothing of it is real.
+    Mock,
+    /// NVIDIA GPUs.
+    Nvidia,
+}
+
+impl Name {
+    /// Those that look at the machine itself. A scripted one is never served by accident.
+    pub const REAL: [Self; 3] = [Self::Nvidia, Self::Hygon, Self::Cambricon];
+}
 
 /// Which vendors are served, and where they look.
-#[derive(Debug, Clone, Default, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct BackendArgs {
-    /// A backend: nvidia, hygon, cambricon or mock; may be given several times. Without it: all
-    /// but the mock.
-    #[arg(long = "backend", value_name = "NAME")]
-    pub names: Vec<String>,
-    /// The host's root directory as seen from here.
-    #[arg(long, default_value = "/", value_name = "DIR")]
+    /// A backend; may be given several times [default: all real ones].
+    #[arg(long = "backend", value_name = "NAME", value_enum)]
+    pub names: Vec<Name>,
+    /// The host's root, where this program runs in a container.
+    #[arg(long, value_name = "DIR", default_value = "/")]
     pub host_root: PathBuf,
-    /// NVIDIA's libnvidia-ml, tried alone.
+    /// NVML to load, alone, instead of searching for it.
     #[arg(long, env = "VGPU_NVML_LIBRARY", value_name = "FILE")]
     pub nvml_library: Option<PathBuf>,
-    /// The mock's machine: a preset, or a file that keeps the machine's state.
+    /// The machine of `--backend mock`: a preset, or a JSON file that describes one.
     #[arg(long, default_value = "mixed", value_name = "PRESET|FILE")]
     pub machine: String,
+    /// Where the scripted machine keeps its state, so that it outlives the agent.
+    #[arg(long, value_name = "FILE")]
+    pub machine_state: Option<PathBuf>,
 }
 
 /// A vendor's factory, and where it looks.
 #[derive(Debug, Clone)]
 pub struct Choice {
-    /// As `--backend` names it.
-    pub name: String,
     /// Makes the backend.
     pub factory: Arc<dyn BackendFactory>,
     /// Where it looks.
@@ -47,46 +62,53 @@ impl BackendArgs {
     /// The factories that were chosen, in the order given.
     ///
     /// # Errors
-    /// An unknown or repeated name, a machine that cannot be read.
+    /// A repeated name, a machine that cannot be read.
     pub fn choices(&self) -> anyhow::Result<Vec<Choice>> {
-        let names: Vec<&str> = match self.names.is_empty() {
-            true => NAMES.into_iter().filter(|n| *n != "mock").collect(),
-            false => self.names.iter().map(String::as_str).collect(),
-        };
-        let mut choices: Vec<Choice> = Vec::new();
+        let names: &[Name] = if self.names.is_empty() { &Name::REAL } else { &self.names };
+        let mut sorted = names.to_vec();
+        sorted.sort_unstable();
+        ensure!(sorted.windows(2).all(|w| w[0] != w[1]), "a --backend is given twice");
+        let mut choices = Vec::new();
         for name in names {
-            if choices.iter().any(|c| c.name == name) {
-                bail!("--backend {name} is given twice");
-            }
-            choices.extend(self.choice(name)?);
+            choices.extend(self.choice(*name)?);
         }
         Ok(choices)
     }
 
-    fn choice(&self, name: &str) -> anyhow::Result<Vec<Choice>> {
-        let one = |factory: Arc<dyn BackendFactory>, library: Option<PathBuf>| {
-            let host = Host { root: self.host_root.clone(), library };
-            vec![Choice { name: name.to_owned(), factory, host }]
+    fn choice(&self, name: Name) -> anyhow::Result<Vec<Choice>> {
+        let root = || self.host_root.clone();
+        let one = |factory: Arc<dyn BackendFactory>| {
+            vec![Choice { factory, host: Host { root: root(), library: None } }]
         };
         Ok(match name {
-            "nvidia" => one(Arc::new(NvidiaFactory::default()), self.nvml_library.clone()),
-            "hygon" => one(Arc::new(HygonFactory::default()), None),
-            "cambricon" => one(Arc::new(CambriconFactory::default()), None),
-            "mock" => {
-                let machine = self.machine()?;
-                let factories = MockFactory::all(&machine);
-                factories.into_iter().flat_map(|factory| one(factory, None)).collect()
+            Name::Cambricon => one(Arc::new(CambriconFactory)),
+            Name::Hygon => one(Arc::new(HygonFactory)),
+            Name::Mock => MockFactory::all(&self.machine()?).into_iter().flat_map(one).collect(),
+            Name::Nvidia => {
+                let host = Host { root: root(), library: self.nvml_library.clone() };
+                vec![Choice { factory: Arc::new(NvidiaFactory::default()), host }]
             }
-            other => bail!("there is no backend {other:?}; there are {}", NAMES.join(", ")),
         })
     }
 
-    /// The mock's machine.
-    ///
-    /// # Errors
-    /// Neither a preset nor a file that holds a machine.
-    pub fn machine(&self) -> anyhow::Result<Arc<Machine>> {
-        Machine::named(&self.machine)
-            .with_context(|| format!("--machine {} cannot be used", self.machine))
+    fn machine(&self) -> anyhow::Result<Arc<Machine>> {
+        let spec = machine_spec(&self.machine)?;
+        let machine = match &self.machine_state {
+            Some(state) => Machine::open(state, spec),
+            None => Machine::new(spec),
+        };
+        machine.with_context(|| format!("--machine {} cannot be used", self.machine))
     }
+}
+
+/// A preset's description, or what a file says.
+fn machine_spec(name: &str) -> anyhow::Result<MachineSpec> {
+    if let Ok(preset) = name.parse::<Preset>() {
+        return Ok(preset.spec());
+    }
+    if !Path::new(name).exists() {
+        bail!("there is no machine {name}; name a preset, for example mixed, or a JSON file");
+    }
+    let text = std::fs::read_to_string(name).with_context(|| format!("cannot read {name}"))?;
+    serde_json::from_str(&text).with_context(|| format!("{name} describes no machine"))
 }

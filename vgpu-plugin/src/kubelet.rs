@@ -84,7 +84,10 @@ impl KubeletEyes {
             Ok(checkpoint) => {
                 let entries = checkpoint.unwrap_or_default().entries.into_iter();
                 let ours = entries.filter(|e| e.resource == resource.as_str());
-                Some(ours.filter(|e| e.device_ids.iter().cloned().eq(wanted.iter().cloned())).collect())
+                Some(
+                    ours.filter(|e| e.device_ids.iter().cloned().eq(wanted.iter().cloned()))
+                        .collect(),
+                )
             }
             Err(error) => {
                 tracing::warn!(%error, "going on without the kubelet's checkpoint");

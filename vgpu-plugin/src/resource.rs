@@ -37,7 +37,8 @@ impl DevicePlugin for NodeResource {
     }
 
     async fn preferred_allocation(&self, request: PreferredRequest) -> Vec<String> {
-        let parse = |ids: &[String]| ids.iter().filter_map(|id| id.parse().ok()).collect::<Vec<_>>();
+        let parse =
+            |ids: &[String]| ids.iter().filter_map(|id| id.parse().ok()).collect::<Vec<_>>();
         let (available, must) = (parse(&request.available), parse(&request.must_include));
         let ids = self.node.prefer(&self.name, &available, &must, request.size);
         ids.iter().map(ToString::to_string).collect()
@@ -45,8 +46,8 @@ impl DevicePlugin for NodeResource {
 
     async fn allocate(&self, request: AllocateRequest) -> Result<AllocateResponse, Refusal> {
         let began = Instant::now();
-        let allocated = parse(&request.device_ids)
-            .and_then(|ids| self.node.allocate(&self.name, &ids));
+        let allocated =
+            parse(&request.device_ids).and_then(|ids| self.node.allocate(&self.name, &ids));
         self.metrics.call(Call::Allocate, &self.name, began.elapsed(), allocated.is_ok());
         match allocated {
             Ok(allocation) => {

@@ -69,7 +69,11 @@ struct HookReply {
 }
 
 /// Serves both sockets until the agent ends.
-pub(crate) fn serve(paths: &SocketPaths, node: &Arc<Node>, metrics: &Arc<Metrics>) -> anyhow::Result<()> {
+pub(crate) fn serve(
+    paths: &SocketPaths,
+    node: &Arc<Node>,
+    metrics: &Arc<Metrics>,
+) -> anyhow::Result<()> {
     let hooks = bind(&paths.hook, 0o600)?;
     let claims = bind(&paths.claims, 0o666)?;
     let (node, metrics) = (node.clone(), metrics.clone());
@@ -130,7 +134,8 @@ where
 async fn hook(stream: UnixStream, node: Arc<Node>, metrics: Arc<Metrics>) -> anyhow::Result<()> {
     let uid = stream.peer_cred()?.uid();
     let mut stream = BufReader::new(stream);
-    let asked = tokio::time::timeout(PATIENCE, line(&mut stream)).await.context("it sent no line")??;
+    let asked =
+        tokio::time::timeout(PATIENCE, line(&mut stream)).await.context("it sent no line")??;
     let outcome = match serde_json::from_str::<HookRequest>(&asked) {
         Err(e) => Err(format!("the agent does not understand the hook's line: {e}")),
         Ok(_) if uid != rustix::process::geteuid().as_raw() && uid != 0 => {

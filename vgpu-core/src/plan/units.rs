@@ -16,6 +16,8 @@
 //! A sum that was true before some units were given stays true afterwards (`V` never falls by more
 //! than was given), so a scheduler that acts on an old sum does no harm either.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::device::Device;
@@ -136,19 +138,31 @@ impl Unit {
             if fits(middle) { low = middle } else { high = middle - 1 }
         }
         let slots = info.max.map(|max| u64::from(max.get()).saturating_sub(held.len() as u64));
-        let requests = [slots, sizes_left(range, held, bounds)].into_iter().flatten().min();
+        let requests =
+            [slots, sizes_left(self, device, range, held, bounds)].into_iter().flatten().min();
         CardRoom { units: if requests == Some(0) { 0 } else { low }, requests }
     }
 }
 
-/// How many requests of new sizes the card takes; `None` where every allowed size may live at once.
-fn sizes_left(range: &Range, held: &[&Held], bounds: Bounds) -> Option<u64> {
+/// How many requests of new sizes the card takes; `None` where every allowed size may live at once,
+/// beside the sizes that live already.
+fn sizes_left(
+    unit: &Unit,
+    device: &Device,
+    range: &Range,
+    held: &[&Held],
+    bounds: Bounds,
+) -> Option<u64> {
     let max = u64::from(range.distinct?.get());
-    let mut sizes: Vec<String> = held.iter().map(|h| h.size.to_string()).collect();
-    sizes.sort();
-    sizes.dedup();
+    let living: BTreeSet<String> = held.iter().map(|h| h.size.to_string()).collect();
     let allowed = bounds.largest.saturating_sub(bounds.smallest).saturating_add(1);
-    (sizes.len() as u64 + allowed > max).then(|| max.saturating_sub(sizes.len() as u64))
+    let left = max.saturating_sub(living.len() as u64);
+    if allowed > max {
+        return Some(left);
+    }
+    let sizes = (bounds.smallest..=bounds.largest).filter_map(|n| unit.size(device, range, n).ok());
+    let all: BTreeSet<String> = sizes.map(|s| s.to_string()).chain(living).collect();
+    (all.len() as u64 > max).then_some(left)
 }
 
 /// How many free units may be told to a scheduler that knows only their sum.

@@ -1,6 +1,6 @@
 //! Cards as values for the tests: each mechanism with the arithmetic of a real one.
 
-#![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of this module")]
 
 use std::num::NonZeroU32;
 
