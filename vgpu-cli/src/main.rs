@@ -6,7 +6,9 @@
 
 mod answer;
 mod backends;
+mod claims;
 mod conformance;
+mod demo;
 mod devices;
 mod edits;
 mod failure;
@@ -37,8 +39,11 @@ struct Cli {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    Claims(claims::Args),
     #[command(subcommand)]
     Conformance(conformance::Command),
+    /// Plays a mixed-vendor node with the agent and a kubelet in this process; touches nothing.
+    Demo,
     Devices(devices::Args),
     Edits(Box<edits::Args>),
     Plan(plan::Args),
@@ -47,7 +52,9 @@ enum Command {
 impl Command {
     fn run(&self) -> Done {
         match self {
+            Self::Claims(args) => claims::run(args),
             Self::Conformance(command) => conformance::run(command),
+            Self::Demo => demo::run(),
             Self::Devices(args) => devices::run(args),
             Self::Edits(args) => edits::run(args),
             Self::Plan(args) => plan::run(args),
