@@ -56,6 +56,24 @@ pub struct Watched<'c> {
     pub ids: &'c BTreeSet<SlotId>,
 }
 
+impl Watched<'_> {
+    /// Whether the kubelet lists any of its ids.
+    fn listed(&self, view: &KubeletView) -> bool {
+        self.ids.iter().any(|id| view.listed.contains(&(self.resource.clone(), id.clone())))
+    }
+
+    /// Whether the checkpoint names it, if that could be read.
+    fn in_checkpoint(&self, view: &KubeletView) -> Option<bool> {
+        let names = view.checkpoint.as_ref()?;
+        Some(self.names.iter().any(|name| names.contains(*name)))
+    }
+
+    /// Whether only the checkpoint has it.
+    pub fn only_in_checkpoint(&self, view: &KubeletView) -> bool {
+        !self.listed(view) && self.in_checkpoint(view) == Some(true)
+    }
+}
+
 /// What follows for one claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -120,15 +138,11 @@ impl Absence {
             in_use: false,
             absent_since: None,
         });
-        let listed =
-            claim.ids.iter().any(|id| view.listed.contains(&(claim.resource.clone(), id.clone())));
-        if listed {
+        if claim.listed(view) {
             seen.in_use = true;
             seen.absent_since = None;
             return Verdict::Present;
         }
-        let in_checkpoint =
-            view.checkpoint.as_ref().map(|names| claim.names.iter().any(|n| names.contains(*n)));
         let since = *seen.absent_since.get_or_insert(now);
         if unbroken < self.options.unbroken {
             return Verdict::Present;
@@ -136,7 +150,7 @@ impl Absence {
         let old = seen.in_use || now.saturating_sub(seen.first) >= self.options.age;
         let twice = now.saturating_sub(since) >= self.options.apart;
         let stale = seen.in_use && now.saturating_sub(since) >= self.options.stale;
-        match in_checkpoint {
+        match claim.in_checkpoint(view) {
             Some(false) if old && twice => Verdict::Gone,
             Some(false) => Verdict::Quiet,
             Some(true) if stale => Verdict::Gone,

@@ -47,15 +47,19 @@ impl Node {
     }
 
     /// Takes the kubelet's word on which pods are there, or that it gave none.
-    pub fn observe_kubelet(&self, view: Option<&KubeletView>) {
+    ///
+    /// Returns whether its checkpoint names claims that its list does not have: init containers, or
+    /// pods that are gone since the file was last written.
+    pub fn observe_kubelet(&self, view: Option<&KubeletView>) -> bool {
         let now = self.now();
         let mut gone: Vec<Claim> = Vec::new();
-        let mut changed = false;
+        let (mut changed, mut doubtful) = (false, false);
         {
             let mut state = self.state();
             let claims: Vec<Claim> = state.claims.iter().cloned().collect();
             let watched: Vec<Watched<'_>> = claims.iter().map(watched).collect();
             let verdicts = state.absence.observe(now, view, &watched);
+            doubtful |= view.is_some_and(|view| watched.iter().any(|w| w.only_in_checkpoint(view)));
             for (claim, verdict) in claims.iter().zip(verdicts) {
                 let quiet = verdict != Verdict::Present;
                 if let Some(claim) = state.claims.find_mut(&claim.record.claim) {
@@ -80,6 +84,7 @@ impl Node {
         if changed {
             self.relist();
         }
+        doubtful
     }
 
     /// Sets the limits of a claim on the container that is starting on it.

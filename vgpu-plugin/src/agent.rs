@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -139,7 +139,7 @@ impl Agent {
             host: host.clone(),
             eyes: eyes.clone(),
             metrics: metrics.clone(),
-            lists,
+            lists: lists.clone(),
         };
         let mut agent = Self {
             watch: Some(Node::watch(&node, poll.hardware())),
@@ -151,7 +151,7 @@ impl Agent {
             tasks: Vec::new(),
         };
         agent.tasks.push(tokio::spawn(serving.keep()));
-        agent.tasks.push(tokio::spawn(follow_kubelet(agent.node.clone(), eyes, poll.kubelet())));
+        agent.tasks.push(tokio::spawn(follow_kubelet(agent.node.clone(), eyes, lists, poll.kubelet())));
         if let Some(address) = options.metrics_address {
             let pages = Pages {
                 node: agent.node.clone(),
@@ -362,17 +362,33 @@ fn told(node: &Node) {
     }
 }
 
+/// How seldom the kubelet is made to write its checkpoint anew.
+const SEND_AGAIN: Duration = Duration::from_secs(10);
+
 /// Tells the node what the kubelet lists, again and again.
-async fn follow_kubelet(node: Arc<Node>, eyes: Arc<KubeletEyes>, every: Duration) {
+async fn follow_kubelet(
+    node: Arc<Node>,
+    eyes: Arc<KubeletEyes>,
+    lists: Arc<Lists>,
+    every: Duration,
+) {
     let mut ticks = tokio::time::interval(every);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut sent: Option<Instant> = None;
     loop {
         ticks.tick().await;
         let view = eyes.view().await;
         let node = node.clone();
         let observed = tokio::task::spawn_blocking(move || node.observe_kubelet(view.as_ref()));
-        if let Err(error) = observed.await {
-            tracing::error!(%error, "following the kubelet ended badly; it goes on");
+        match observed.await {
+            Ok(true) if sent.is_none_or(|sent| sent.elapsed() >= SEND_AGAIN) => {
+                lists.send_again();
+                sent = Some(Instant::now());
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::error!(%error, "following the kubelet ended badly; it goes on");
+            }
         }
     }
 }

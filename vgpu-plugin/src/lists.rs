@@ -44,6 +44,13 @@ impl Lists {
         last.senders.entry(resource.clone()).or_default().subscribe()
     }
 
+    /// Sends every list once more. The kubelet then writes its checkpoint anew, which else names
+    /// deleted pods until the next allocation on the node.
+    pub(crate) fn send_again(&self) {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.senders.values().for_each(|sender| sender.send_modify(|_| {}));
+    }
+
     /// The resources that are served now.
     pub(crate) fn names(&self) -> Vec<ResourceName> {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
