@@ -14,6 +14,7 @@ mod pb;
 mod pod_resources;
 mod register;
 mod resource;
+mod runtime;
 mod service;
 mod single_flight;
 mod socket_name;
@@ -40,3 +41,4 @@ pub use crate::pod_resources::{
     Holding, PodList, PodResourcesClient, PodResourcesError, PodResourcesOptions,
 };
 pub use crate::resource::{Resource, ResourceError};
+pub use crate::runtime::{CdiSupport, RuntimeError, RuntimeVersion};

@@ -15,3 +15,11 @@ pub(crate) mod device_plugin;
 )]
 #[path = "gen/pod_resources_v1.rs"]
 pub(crate) mod pod_resources;
+
+#[rustfmt::skip]
+#[allow(
+    clippy::allow_attributes_without_reason, clippy::use_self, dead_code, missing_docs, unreachable_pub, unused_qualifications,
+    reason = "generated; the server side is for tests only"
+)]
+#[path = "gen/runtime_v1.rs"]
+pub(crate) mod runtime;

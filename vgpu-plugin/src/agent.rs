@@ -32,6 +32,7 @@ use crate::lists::Lists;
 use crate::logs;
 use crate::metrics::Metrics;
 use crate::resource::NodeResource;
+use crate::runtime;
 use crate::sockets::{self, SocketPaths};
 
 /// The CDI kind of all our devices; a device's name is its claim.
@@ -57,6 +58,8 @@ pub struct AgentOptions {
     pub host_root: PathBuf,
     /// Where metrics are served.
     pub metrics_address: Option<SocketAddr>,
+    /// Whether the container runtime is asked for CDI.
+    pub runtime: RuntimeCheck,
     /// When silence of the kubelet is proof.
     pub absence: AbsenceOptions,
     /// When a card is taken out and back.
@@ -85,6 +88,7 @@ impl AgentOptions {
             hook: None,
             host_root: PathBuf::from("/"),
             metrics_address: None,
+            runtime: RuntimeCheck::Skip,
             absence: AbsenceOptions::default(),
             health: HealthOptions::default(),
             lanes: LaneOptions::default(),
@@ -92,6 +96,16 @@ impl AgentOptions {
             points: FaultPoints::default(),
         }
     }
+}
+
+/// Whether the container runtime is asked, before anything is registered, if it resolves CDI names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum RuntimeCheck {
+    /// The one at this socket, or at a usual one below the host's root.
+    Ask(Option<PathBuf>),
+    /// Not at all: there is none, as in tests and the demo.
+    #[default]
+    Skip,
 }
 
 /// A running agent. Dropping it ends it as a kill would: nothing is said, nothing is tidied.
@@ -140,6 +154,8 @@ impl Agent {
             eyes: eyes.clone(),
             metrics: metrics.clone(),
             lists: lists.clone(),
+            runtime: options.runtime,
+            host_root: options.host_root,
         };
         let mut agent = Self {
             watch: Some(Node::watch(&node, poll.hardware())),
@@ -151,7 +167,12 @@ impl Agent {
             tasks: Vec::new(),
         };
         agent.tasks.push(tokio::spawn(serving.keep()));
-        agent.tasks.push(tokio::spawn(follow_kubelet(agent.node.clone(), eyes, lists, poll.kubelet())));
+        agent.tasks.push(tokio::spawn(follow_kubelet(
+            agent.node.clone(),
+            eyes,
+            lists,
+            poll.kubelet(),
+        )));
         if let Some(address) = options.metrics_address {
             let pages = Pages {
                 node: agent.node.clone(),
@@ -226,6 +247,7 @@ pub fn run(choices: Vec<Choice>, args: RunArgs) -> anyhow::Result<()> {
         hook: hook(args.hook_dir.as_deref())?,
         host_root: args.backends.host_root.clone(),
         metrics_address: args.metrics_address,
+        runtime: RuntimeCheck::Ask(args.runtime_endpoint.clone()),
         ..AgentOptions::new(
             config,
             KubeletPaths::under(&args.kubelet_dir),
@@ -400,10 +422,15 @@ struct Serving {
     eyes: Arc<KubeletEyes>,
     metrics: Arc<Metrics>,
     lists: Arc<Lists>,
+    runtime: RuntimeCheck,
+    host_root: PathBuf,
 }
 
 impl Serving {
     async fn keep(self) {
+        if let RuntimeCheck::Ask(socket) = &self.runtime {
+            runtime::resolves_cdi(socket.as_deref(), &self.host_root).await;
+        }
         let mut changes = self.lists.resources.subscribe();
         let mut served: BTreeMap<ResourceName, Resource> = BTreeMap::new();
         loop {

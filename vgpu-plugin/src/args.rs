@@ -47,6 +47,9 @@ pub struct RunArgs {
     /// Where `vgpu-hook` lies on the host; a claim that needs it is refused without.
     #[arg(long)]
     pub hook_dir: Option<PathBuf>,
+    /// The container runtime's CRI socket [default: containerd's or CRI-O's usual one].
+    #[arg(long, value_name = "SOCKET")]
+    pub runtime_endpoint: Option<PathBuf>,
     /// Where metrics and health are served, for example 127.0.0.1:9400; not at all without.
     #[arg(long)]
     pub metrics_address: Option<SocketAddr>,

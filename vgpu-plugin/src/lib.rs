@@ -7,6 +7,7 @@
 //! | [`agent`] | the agent: node, kubelet, signals, until its end |
 //! | `resource`, `kubelet` | one resource as the kubelet sees it, and what the kubelet knows |
 //! | [`sockets`] | for the hook program and for `vgpu claims` |
+//! | `runtime` | whether the container runtime resolves CDI names |
 //! | `metrics`, `http` | what Prometheus reads |
 
 pub mod agent;
@@ -19,9 +20,10 @@ mod lists;
 mod logs;
 mod metrics;
 mod resource;
+mod runtime;
 pub mod sockets;
 
-pub use agent::{Agent, AgentOptions, run};
+pub use agent::{Agent, AgentOptions, RuntimeCheck, run};
 pub use logs::complain;
 
 use std::io::Write as _;

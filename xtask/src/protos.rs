@@ -16,6 +16,7 @@ const PROTOS: &[Proto] = &[
         output: "device_plugin_v1beta1.rs",
     },
     Proto { file: "podresources_v1.proto", package: "v1", output: "pod_resources_v1.rs" },
+    Proto { file: "runtime_v1.proto", package: "runtime.v1", output: "runtime_v1.rs" },
 ];
 
 struct Proto {
