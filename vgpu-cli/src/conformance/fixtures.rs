@@ -1,6 +1,7 @@
 //! Backends by name, as the suite takes them.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use vgpu_backend_mock::{Defect, MockFixture};
 use vgpu_conformance::{Fixture, Permission};
@@ -10,12 +11,26 @@ use crate::conformance::real::RealFixture;
 use crate::conformance::{Subject, unusable};
 use crate::failure::Failure;
 
+/// How fixtures behave.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Manner {
+    /// What may be done to real cards.
+    pub(super) permission: Permission,
+    /// How long a call may take before it counts as hanging.
+    pub(super) patience: Duration,
+    /// A promise that the scripted machine breaks.
+    pub(super) defect: Option<Defect>,
+}
+
+impl Manner {
+    /// Only looks.
+    pub(super) const READING: Self =
+        Self { permission: Permission::ReadOnly, patience: Duration::from_secs(60), defect: None };
+}
+
 /// A fixture for each backend; for the mock one for each machine.
-pub(super) fn of(
-    subject: &Subject,
-    permission: Permission,
-    defect: Option<Defect>,
-) -> Result<Vec<Box<dyn Fixture>>, Failure> {
+pub(super) fn of(subject: &Subject, manner: Manner) -> Result<Vec<Box<dyn Fixture>>, Failure> {
+    let Manner { permission, patience, defect } = manner;
     let Subject { backends, sources } = subject;
     if backends.iter().collect::<BTreeSet<_>>().len() < backends.len() {
         return Err(Failure::input("a backend is named twice")
@@ -32,6 +47,7 @@ pub(super) fn of(
     for name in backends {
         if *name == Name::Mock {
             for fixture in scripted(subject)? {
+                let fixture = fixture.with_patience(patience);
                 let fixture = match defect {
                     Some(defect) => fixture.with_defect(defect),
                     None => fixture,
@@ -40,7 +56,7 @@ pub(super) fn of(
             }
         } else {
             let (factory, host) = sources.factory(*name)?;
-            fixtures.push(Box::new(RealFixture::new(*name, factory, host, permission)?));
+            fixtures.push(Box::new(RealFixture::new(*name, factory, host, permission, patience)?));
         }
     }
     Ok(fixtures)

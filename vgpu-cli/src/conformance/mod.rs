@@ -4,6 +4,7 @@ mod fixtures;
 mod real;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use vgpu_backend_mock::Defect;
 use vgpu_conformance::cli::{self, Format, Listing, RunOptions};
@@ -13,6 +14,7 @@ use vgpu_core::{DeviceId, Error, ErrorKind};
 
 use crate::answer::{Answer, Done};
 use crate::backends::{Name, Sources};
+use crate::conformance::fixtures::Manner;
 use crate::failure::Failure;
 
 /// Tries a backend against the contract, clause by clause.
@@ -68,6 +70,10 @@ pub(crate) struct RunArgs {
     /// changed.
     #[arg(long)]
     allow_destructive: bool,
+    /// How many seconds a call may take before it counts as hanging [default: 60; 2 with --defect, where
+    /// the hanging is meant].
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    patience: Option<u64>,
     /// Break this clause on purpose, to see that its case notices; mock only.
     #[arg(long, value_name = "CLAUSE", value_parser = defect)]
     defect: Option<Defect>,
@@ -81,7 +87,7 @@ pub(crate) fn run(command: &Command) -> Done {
             Ok(answer(cli::list(what)))
         }
         Command::Probe(subject) => {
-            let fixtures = fixtures::of(subject, Permission::ReadOnly, None)?;
+            let fixtures = fixtures::of(subject, Manner::READING)?;
             Ok(answer(cli::probe(&fixtures)))
         }
         Command::Run(args) => cases(args),
@@ -101,7 +107,10 @@ fn cases(args: &RunArgs) -> Done {
         true => Permission::Destructive,
         false => Permission::ReadOnly,
     };
-    let fixtures = fixtures::of(&args.subject, permission, args.defect)?;
+    let patience = args.patience.unwrap_or(if args.defect.is_some() { 2 } else { 60 });
+    let manner =
+        Manner { permission, patience: Duration::from_secs(patience), defect: args.defect };
+    let fixtures = fixtures::of(&args.subject, manner)?;
     let cards = match (args.devices.as_slice(), args.every_card) {
         (_, true) => Cards::Every,
         ([], false) => Cards::OfEachKind,

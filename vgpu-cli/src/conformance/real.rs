@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use vgpu_conformance::{Fixture, Permission};
 use vgpu_core::{Backend, BackendFactory, Error, ErrorKind, Host, Probe, Result};
@@ -17,6 +18,7 @@ pub(super) struct RealFixture {
     factory: Arc<dyn BackendFactory>,
     host: Host,
     permission: Permission,
+    patience: Duration,
     /// Held as long as the fixture lives, so that no two runs change the same cards.
     _alone: Option<File>,
 }
@@ -28,6 +30,7 @@ impl RealFixture {
         factory: Arc<dyn BackendFactory>,
         host: Host,
         permission: Permission,
+        patience: Duration,
     ) -> std::result::Result<Self, Failure> {
         let alone = match permission {
             Permission::Destructive => {
@@ -36,7 +39,7 @@ impl RealFixture {
             }
             Permission::ReadOnly => None,
         };
-        Ok(Self { name: name.to_string(), factory, host, permission, _alone: alone })
+        Ok(Self { name: name.to_string(), factory, host, permission, patience, _alone: alone })
     }
 }
 
@@ -55,6 +58,10 @@ impl Fixture for RealFixture {
 
     fn permission(&self) -> Permission {
         self.permission
+    }
+
+    fn patience(&self) -> Duration {
+        self.patience
     }
 
     fn empty_host(&self) -> Option<(Arc<dyn BackendFactory>, Host)> {
