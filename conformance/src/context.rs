@@ -152,6 +152,10 @@ impl Context<'_> {
         let card = self.card()?;
         let info = self.info(&card)?;
         if info.form == Form::Shared {
+            if !info.mode.active {
+                let why = format!("{} is not in the mode of {}", card.id, info.scheme);
+                return Err(Stop::Skip(why));
+            }
             let shared = |_| Target { claim: claim(), grant: share(&card.id, info, &domain()) };
             return Ok((0..n).map(shared).collect());
         }

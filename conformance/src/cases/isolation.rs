@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use vgpu_core::cdi::{self, Kind, RenderOptions};
 use vgpu_core::edits::MountMode;
 use vgpu_core::{
-    Backend, Bytes, Confinement, Container, ContainerEdits, DeviceId, ErrorKind, Form, Grant,
-    PartitionId, Scheme, SchemeInfo, Subject, Target, TrustDomain,
+    Backend, Bytes, Confinement, Container, ContainerEdits, Device, DeviceId, ErrorKind, Form,
+    Grant, PartitionId, Scheme, SchemeInfo, Subject, Target, TrustDomain,
 };
 
 use crate::context::{Context, Outcome, Stop, brief, claim, ensure, nobody, refused, share};
@@ -115,10 +115,14 @@ pub(crate) fn own_nodes(cx: &Context<'_>) -> Outcome {
         let edits = cx.backend.edits(&[target])?;
         Ok(edits.nodes.into_iter().map(|n| n.host_path.unwrap_or(n.path)).collect())
     };
+    if !gives_whole(&card) {
+        return Err(Stop::Skip(format!("{} is in a mode in which it is not given whole", card.id)));
+    }
     let own = nodes(&card.id)?;
     ensure!(!own.is_empty(), "the whole card shows no device node");
     let scan = cx.backend.scan()?;
-    let others: Vec<_> = scan.devices.iter().filter(|d| d.id != card.id).collect();
+    let others: Vec<_> =
+        scan.devices.iter().filter(|d| d.id != card.id && gives_whole(d)).collect();
     if others.is_empty() {
         return Err(Stop::Skip("there is no second card to tell it from".into()));
     }
@@ -223,11 +227,20 @@ fn there(cx: &Context<'_>, other: &DeviceId, info: &SchemeInfo) -> Outcome<Optio
         let scan = cx.backend.scan()?;
         let Some(device) = scan.devices.iter().find(|d| d.id == *other) else { return Ok(None) };
         let Ok(theirs) = device.scheme(&info.scheme) else { return Ok(None) };
+        if !theirs.mode.active {
+            return Ok(None);
+        }
         let grant = share(other, theirs, &another_domain());
         return Ok(Some(Target { claim: claim(), grant }));
     }
-    let whole = Grant::Whole(other.clone());
-    Ok(Some(Target { claim: claim(), grant: whole }))
+    let scan = cx.backend.scan()?;
+    let whole = scan.devices.iter().any(|d| d.id == *other && gives_whole(d));
+    Ok(whole.then(|| Target { claim: claim(), grant: Grant::Whole(other.clone()) }))
+}
+
+/// Whether a card may be granted whole in the mode that it is in.
+fn gives_whole(card: &Device) -> bool {
+    card.scheme(&Scheme::WHOLE).is_ok_and(|whole| whole.mode.active)
 }
 
 fn another_domain() -> TrustDomain {
