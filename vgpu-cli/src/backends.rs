@@ -1,5 +1,6 @@
 //! Backends by name, and where each one looks.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -35,9 +36,11 @@ impl Name {
 /// Where backends look.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Sources {
-    /// NVML to load, alone, instead of searching for it.
-    #[arg(long, value_name = "FILE", env = "VGPU_NVML_LIBRARY")]
-    pub(crate) nvml_library: Option<PathBuf>,
+    /// NVML to load, alone, instead of searching for it. An empty name searches.
+    // Not a path: that would refuse an empty variable, which is how charts leave it unset.
+    #[arg(long, value_name = "FILE", env = "VGPU_NVML_LIBRARY",
+        value_parser = clap::value_parser!(OsString))]
+    pub(crate) nvml_library: Option<OsString>,
     /// The host's root, where this program runs in a container.
     #[arg(long, value_name = "DIR", default_value = "/")]
     pub(crate) host_root: PathBuf,
@@ -63,7 +66,8 @@ impl Sources {
 
     /// The factory of a backend, and the host on which it looks.
     pub(crate) fn factory(&self, name: Name) -> Result<(Arc<dyn BackendFactory>, Host), Failure> {
-        let library = if name == Name::Nvidia { self.nvml_library.clone() } else { None };
+        let named = self.nvml_library.as_ref().filter(|file| !file.is_empty());
+        let library = named.filter(|_| name == Name::Nvidia).map(PathBuf::from);
         let host = Host { root: self.host_root.clone(), library };
         let factory: Arc<dyn BackendFactory> = match name {
             Name::Cambricon => Arc::new(CambriconFactory),

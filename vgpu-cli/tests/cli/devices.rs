@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::schema;
-use crate::support::{Said, vgpu};
+use crate::support::{Said, command, said, vgpu};
 
 /// Every machine by name.
 pub(crate) const PRESETS: [&str; 10] = [
@@ -73,6 +73,17 @@ fn an_empty_host_has_a_reason_for_each_vendor_and_is_no_failure() {
         assert_eq!(backend["state"], "absent");
         assert!(backend["reason"].as_str().is_some_and(|why| why.contains("no ")), "{backend}");
     }
+}
+
+#[test]
+fn an_empty_variable_names_no_library() {
+    let root = tempfile::tempdir().expect("a folder");
+    let mut command = command(&["devices", "--backend", "nvidia", "--host-root"]);
+    let said = said(command.arg(root.path()).env("VGPU_NVML_LIBRARY", "")).good();
+    assert!(said.out.contains("absent"), "{}", said.out);
+    let said = self::said(command.env("VGPU_NVML_LIBRARY", "/no/such.so"));
+    assert_eq!(said.code, 1, "one that names a file does: {said:?}");
+    assert!(said.out.contains("/no/such.so"), "{}", said.out);
 }
 
 #[test]
