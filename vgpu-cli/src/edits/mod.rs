@@ -11,6 +11,7 @@ use vgpu_core::{
     Backend, Bytes, ClaimId, ComputeShare, ContainerEdits, DeviceId, PartitionId, ProfileId,
     TrustDomain, Vendor,
 };
+use vgpu_plugin::sockets::SocketPaths;
 
 use crate::answer::{Answer, Done};
 use crate::backends::{Name, Sources};
@@ -71,12 +72,9 @@ pub(crate) struct Args {
     /// Where vgpu-hook lies on the host.
     #[arg(long, value_name = "FILE", default_value = "/opt/vgpu/bin/vgpu-hook")]
     hook: PathBuf,
-    /// The agent's socket on the host.
-    #[arg(long, value_name = "FILE", default_value = "/run/vgpu/agent.sock")]
-    socket: PathBuf,
-    /// The folder on the host that has a folder for each claim.
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/vgpu/claims")]
-    claims_dir: PathBuf,
+    /// The agent's state directory, with its socket and a folder for each claim.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/vgpu")]
+    state_dir: PathBuf,
     /// Instead of the spec, list what in it gives a tenant more than it may need.
     #[arg(long)]
     audit: bool,
@@ -106,7 +104,7 @@ fn spec(args: &Args, edits: &ContainerEdits) -> Result<Spec, Failure> {
         kind: args.kind.clone(),
         name: args.claim.clone(),
         hook: Some(args.hook.clone()),
-        socket: args.socket.clone(),
+        socket: SocketPaths::under(&args.state_dir).hook,
         claim_dir: claim_dir(args),
         annotations: BTreeMap::new(),
     };
@@ -140,5 +138,5 @@ fn notes(
 }
 
 fn claim_dir(args: &Args) -> PathBuf {
-    args.claims_dir.join(args.claim.as_str())
+    args.state_dir.join("claims").join(args.claim.as_str())
 }

@@ -34,11 +34,15 @@ fn names_and_places_are_the_caller_s() {
         (&spec["kind"], &spec["devices"][0]["name"]),
         (&"k8s.test/gpu".into(), &"pod-1".into())
     );
-    let words = ["--scheme", "smlu", "--memory", "1Gi", "--hook", "/h/vgpu-hook", "--socket", "/s"];
+    let words =
+        ["--scheme", "smlu", "--memory", "1Gi", "--hook", "/h/vgpu-hook", "--state-dir", "/s"];
     let spec = mock(&words).good().json();
     let hook = &spec["devices"][0]["containerEdits"]["hooks"][0];
     assert_eq!(hook["path"], "/h/vgpu-hook");
-    assert!(hook["args"].as_array().is_some_and(|args| args.contains(&"/s".into())), "{hook}");
+    assert!(
+        hook["args"].as_array().is_some_and(|args| args.contains(&"/s/hook.sock".into())),
+        "{hook}"
+    );
 }
 
 #[test]
