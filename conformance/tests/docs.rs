@@ -1,4 +1,5 @@
-//! `docs/contract.md` is kept by hand; it must say what the code says.
+//! `docs/contract.md` is kept by hand; it must say what the code says. And no page has a link to
+//! nowhere.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -69,6 +70,22 @@ fn each_case_is_run_on_what_the_page_says() {
     }
 }
 
+#[test]
+fn every_relative_link_leads_to_a_file() {
+    let mut broken = Vec::new();
+    let pages = pages();
+    assert!(pages.iter().any(|page| page.ends_with("docs/contract.md")), "{pages:?}");
+    for page in pages {
+        let folder = page.parent().expect("a page lies in a folder").to_owned();
+        for target in targets(&read(&page)) {
+            if !folder.join(&target).exists() {
+                broken.push(format!("{} -> {target}", page.display()));
+            }
+        }
+    }
+    assert_eq!(broken, Vec::<String>::new());
+}
+
 fn rows() -> Vec<Row> {
     let page = read(&docs().join("contract.md"));
     let rows: Vec<Row> = page.lines().filter_map(row).collect();
@@ -125,6 +142,32 @@ fn bound_by(text: &str, clause: &str) -> Option<String> {
 fn word_after(line: &str, keyword: &str) -> Option<String> {
     let rest = line.strip_prefix(keyword)?;
     Some(rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect())
+}
+
+/// Every page of the repository: at its root, under `docs`, and each crate's own.
+fn pages() -> Vec<PathBuf> {
+    let root = docs().join("..");
+    let folders = entries(&root).into_iter().filter(|path| path.is_dir());
+    let crates = folders.filter(|path| path.join("Cargo.toml").is_file());
+    [root.clone(), docs(), docs().join("adr")]
+        .into_iter()
+        .chain(crates)
+        .flat_map(|folder| entries(&folder))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
+        .collect()
+}
+
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let entries =
+        fs::read_dir(folder).unwrap_or_else(|e| panic!("cannot list {}: {e}", folder.display()));
+    entries.map(|entry| entry.expect("an entry of a folder that is there").path()).collect()
+}
+
+/// Where a page's links lead, addresses and places within the page left out.
+fn targets(text: &str) -> Vec<String> {
+    let after = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    let files = after.filter_map(|target| target.split('#').next());
+    files.filter(|t| !t.is_empty() && !t.contains("://")).map(str::to_owned).collect()
 }
 
 fn docs() -> PathBuf {
