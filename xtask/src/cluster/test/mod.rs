@@ -1,0 +1,126 @@
+//! Our agent on a real node: scenarios, and what came of them.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::cluster::args::Args;
+use crate::cluster::assets::Assets;
+use crate::cluster::node::Node;
+use crate::cluster::up::Cluster;
+
+mod cards;
+mod containers;
+mod offers;
+mod pace;
+mod pod;
+mod refusals;
+mod restarts;
+mod seen;
+mod world;
+
+use crate::cluster::test::world::{Programs, World};
+
+/// One thing that is tried.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scenario {
+    pub(crate) name: &'static str,
+    /// Gives what was measured, if anything was.
+    pub(crate) run: fn(&World) -> Result<String>,
+}
+
+/// `cargo xtask cluster test`.
+pub(crate) fn run(root: &Path, args: &Args) -> Result<()> {
+    let chosen = chosen(&args.only)?;
+    if args.list {
+        chosen.iter().for_each(|s| crate::say(s.name));
+        return Ok(());
+    }
+    let assets = match Assets::find(args.out.as_deref()) {
+        Ok(assets) => assets,
+        Err(error) => bail!("no cluster scenario was run: {error:#}"),
+    };
+    let programs = programs(root, args)?;
+    let began = Instant::now();
+    let cluster = Cluster::start(&args.dir, assets)?;
+    crate::say(&format!("node ready                  {:.1} s", began.elapsed().as_secs_f64()));
+    let failed = World::start(cluster, programs).map(|world| all(&world, &chosen, args));
+    if args.keep {
+        crate::say(&format!("the node is left up in {}", args.dir.display()));
+    } else {
+        Node::end(&args.dir).context("the node could not be ended")?;
+    }
+    let failed = failed?;
+    ensure!(failed.is_empty(), "{} of the scenarios failed: {}", failed.len(), failed.join(", "));
+    Ok(())
+}
+
+/// Runs them in order and gives the names of those that failed.
+fn all(world: &World, chosen: &[Scenario], args: &Args) -> Vec<String> {
+    let mut failed = Vec::new();
+    for round in 1..=args.times {
+        if args.times > 1 {
+            crate::say(&format!("round {round} of {}", args.times));
+        }
+        for scenario in chosen {
+            let began = Instant::now();
+            let outcome = (scenario.run)(world);
+            let seconds = began.elapsed().as_secs_f64();
+            let name = scenario.name;
+            match outcome {
+                Ok(figures) => crate::say(&format!("{name:<28}ok      {seconds:6.1} s  {figures}")),
+                Err(error) => {
+                    crate::say(&format!("{name:<28}FAILED  {seconds:6.1} s  {error:#}"));
+                    world.explain();
+                    failed.push(name.to_owned());
+                    if args.keep {
+                        return failed;
+                    }
+                }
+            }
+            if let Err(error) = world.tidy() {
+                crate::say(&format!("{name:<28}left something behind: {error:#}"));
+                failed.push(format!("what is behind {name}"));
+            }
+        }
+    }
+    failed
+}
+
+fn chosen(only: &[String]) -> Result<Vec<Scenario>> {
+    let all = [
+        offers::SCENARIOS,
+        containers::SCENARIOS,
+        refusals::SCENARIOS,
+        restarts::SCENARIOS,
+        cards::SCENARIOS,
+        pace::SCENARIOS,
+    ];
+    let mut chosen: Vec<Scenario> = all.concat();
+    chosen.retain(|s| only.is_empty() || only.iter().any(|word| s.name.contains(word.as_str())));
+    ensure!(!chosen.is_empty(), "no scenario's name holds {}; see --list", only.join(" or "));
+    Ok(chosen)
+}
+
+/// The agent and its hook program: those given, or built now.
+fn programs(root: &Path, args: &Args) -> Result<Programs> {
+    if let (Some(agent), Some(hook)) = (&args.agent, &args.hook) {
+        return Ok(Programs { agent: agent.clone(), hook: hook.clone() });
+    }
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo)
+        .args(["build", "--quiet", "--package", "vgpu-plugin", "--package", "vgpu-hook"])
+        .current_dir(root)
+        .status()
+        .context("cannot run cargo")?;
+    ensure!(status.success(), "the agent could not be built");
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let built = |name: &str| root.join(&target).join("debug").join(name);
+    Ok(Programs {
+        agent: args.agent.clone().unwrap_or_else(|| built("vgpu-plugin")),
+        hook: args.hook.clone().unwrap_or_else(|| built("vgpu-hook")),
+    })
+}

@@ -1,0 +1,345 @@
+//! The node with our agent on it, in scenarios' words.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+use vgpu_backend_mock::{Machine, Preset};
+
+use crate::cluster::config::NODE;
+use crate::cluster::process::wait_for;
+use crate::cluster::test::seen::Seen;
+use crate::cluster::up::Cluster;
+
+/// A guard against waiting for ever; nothing is judged by it.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+const PODS: &str = "/api/v1/namespaces/default/pods";
+
+/// A number that every kernel with FUSE has: opening it works and does nothing, and containers may not unless the
+/// runtime says so. All nodes of the scripted cards are this device.
+const FUSE: (&str, &str) = ("10", "229");
+
+/// What is tried, as files.
+#[derive(Debug, Clone)]
+pub(crate) struct Programs {
+    pub(crate) agent: PathBuf,
+    pub(crate) hook: PathBuf,
+}
+
+/// The node, the scripted machine behind it, and our agent.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) cluster: Cluster,
+    pub(crate) machine: Arc<Machine>,
+    programs: Programs,
+}
+
+impl World {
+    /// Makes the devices and starts the agent.
+    pub(crate) fn start(cluster: Cluster, programs: Programs) -> Result<Self> {
+        let dir = cluster.node.layout.dir.clone();
+        let machine = Machine::open(&dir.join("machine.json"), Preset::Mixed)?;
+        let world = Self { cluster, machine, programs };
+        world.make_nodes()?;
+        let hooks = dir.join("hooks");
+        std::fs::create_dir_all(&hooks)?;
+        std::fs::copy(&world.programs.hook, hooks.join("vgpu-hook"))
+            .with_context(|| format!("cannot copy {}", world.programs.hook.display()))?;
+        world.configure(&world.offers()?)?;
+        let began = Instant::now();
+        world.start_agent()?;
+        world.wait_allocatable(&[("vgpu.dev/gpu", 1)])?;
+        crate::say(&format!("agent start to allocatable  {:.1} s", began.elapsed().as_secs_f64()));
+        Ok(world)
+    }
+
+    /// Starts the agent as a process of the node itself.
+    pub(crate) fn start_agent(&self) -> Result<()> {
+        let dir = &self.cluster.node.layout.dir;
+        let flag = |name: &str, file: &str| format!("{name}={}", dir.join(file).display());
+        self.cluster.node.spawn(
+            "agent",
+            &self.programs.agent,
+            [
+                "run".to_owned(),
+                flag("--config", "etc/vgpu.yaml"),
+                "--backend=mock".to_owned(),
+                "--machine=mixed".to_owned(),
+                flag("--machine-state", "machine.json"),
+                flag("--hook-dir", "hooks"),
+                "--cdi-dir=/run/cdi".to_owned(),
+                "--metrics-address=127.0.0.1:9400".to_owned(),
+            ],
+        )
+    }
+
+    /// Writes the agent's configuration; a running agent takes it at SIGHUP.
+    pub(crate) fn configure(&self, offers: &str) -> Result<()> {
+        let text = format!(
+            "apiVersion: vgpu.dev/v1alpha1\nkind: NodeConfig\n\
+             poll: {{hardwareSeconds: 1, kubeletSeconds: 1}}\noffers:\n{offers}"
+        );
+        std::fs::write(self.cluster.node.layout.etc("vgpu.yaml"), text)
+            .context("cannot write the agent's configuration")
+    }
+
+    /// One offer for each way to divide a card.
+    pub(crate) fn offers(&self) -> Result<String> {
+        let cards = self.machine.devices()?;
+        ensure!(cards.len() == 6, "the mixed machine has {} cards, not 6", cards.len());
+        Ok(format!(
+            "
+- {{resource: vgpu.dev/gpu, kind: whole, select: {{devices: [\"{}\"]}}}}
+- resource: vgpu.dev/mig
+  kind: slice
+  profile: 1g.18gb
+  select: {{devices: [\"{}\"]}}
+  minimum: {{memory: hardware, compute: hardware, faults: hardware}}
+- {{resource: vgpu.dev/dcu, kind: slice, slots: 4, select: {{vendors: [hygon]}}}}
+- resource: vgpu.dev/mlu-memory
+  kind: unit
+  unit: 1Gi
+  largest: 16
+  select: {{vendors: [cambricon]}}
+  minimum: {{memory: driver}}
+",
+            cards[0].as_str(),
+            cards[1].as_str()
+        ))
+    }
+
+    /// Our resources as the node tells them.
+    pub(crate) fn allocatable(&self) -> Result<BTreeMap<String, u64>> {
+        let node = self.cluster.api.get(&format!("/api/v1/nodes/{NODE}"))?;
+        let all = node["status"]["allocatable"].as_object().cloned().unwrap_or_default();
+        let ours = all.iter().filter(|(name, _)| name.starts_with("vgpu.dev/"));
+        ours.map(|(name, value)| {
+            let text = value.as_str().context("a quantity is no text")?;
+            Ok((name.clone(), text.parse().with_context(|| format!("{name} is {text}"))?))
+        })
+        .collect()
+    }
+
+    /// Waits until the node tells these amounts.
+    pub(crate) fn wait_allocatable(&self, wanted: &[(&str, u64)]) -> Result<()> {
+        let mut last = BTreeMap::new();
+        let waited = wait_for("such amounts", PATIENCE, || {
+            ensure!(
+                self.cluster.node.runs("agent"),
+                "the agent ended:\n{}",
+                self.cluster.node.log_tail("agent")
+            );
+            last = self.allocatable()?;
+            let all = wanted.iter().all(|(name, n)| last.get(*name) == Some(n));
+            Ok(all.then_some(()))
+        });
+        waited.with_context(|| format!("waiting for {wanted:?}; the node has {last:?}"))
+    }
+
+    /// Makes a pod.
+    pub(crate) fn create(&self, pod: &Value) -> Result<()> {
+        self.cluster.api.create(PODS, pod).map(drop)
+    }
+
+    /// A pod as it is now.
+    pub(crate) fn pod(&self, name: &str) -> Result<Value> {
+        self.cluster.api.get(&format!("{PODS}/{name}"))
+    }
+
+    /// Waits until all of a pod's containers run.
+    pub(crate) fn wait_running(&self, name: &str) -> Result<Value> {
+        self.wait_pod(name, "running containers", |pod| {
+            let phase = pod["status"]["phase"].as_str().unwrap_or_default();
+            ensure!(phase != "Failed", "pod {name} failed: {}", why(pod));
+            let ready = pod["status"]["conditions"].as_array().is_some_and(|all| {
+                all.iter().any(|c| c["type"] == "ContainersReady" && c["status"] == "True")
+            });
+            Ok(phase == "Running" && ready)
+        })
+    }
+
+    /// Waits until a pod is as wanted.
+    pub(crate) fn wait_pod(
+        &self,
+        name: &str,
+        what: &str,
+        is_so: impl Fn(&Value) -> Result<bool>,
+    ) -> Result<Value> {
+        let mut last = Value::Null;
+        let waited = wait_for(what, PATIENCE, || {
+            last = self.pod(name)?;
+            Ok(is_so(&last)?.then(|| last.clone()))
+        });
+        waited.with_context(|| format!("pod {name}: {}", why(&last)))
+    }
+
+    /// Asks for a pod's end and waits for it.
+    pub(crate) fn delete(&self, name: &str) -> Result<()> {
+        self.cluster.api.delete(&format!("{PODS}/{name}"))?;
+        wait_for(&format!("end of pod {name}"), PATIENCE, || {
+            Ok(self.cluster.api.find(&format!("{PODS}/{name}"))?.is_none().then_some(()))
+        })
+    }
+
+    /// Asks for a pod's end, and does not wait.
+    pub(crate) fn delete_later(&self, name: &str) -> Result<()> {
+        self.cluster.api.delete(&format!("{PODS}/{name}"))
+    }
+
+    /// What a container said so far.
+    pub(crate) fn log(&self, pod: &str, container: &str) -> Result<String> {
+        self.cluster.api.text(&format!("{PODS}/{pod}/log?container={container}"))
+    }
+
+    /// What a container sees.
+    pub(crate) fn seen(&self, pod: &str, container: &str) -> Result<Seen> {
+        wait_for("word of the probe", PATIENCE, || {
+            // The log is there a moment after the container.
+            Seen::parse(&self.log(pod, container).unwrap_or_default())
+        })
+        .with_context(|| format!("{container} of pod {pod}"))
+    }
+
+    /// What a container sees, compared with what the runtime was told.
+    pub(crate) fn checked(&self, pod: &str, container: &str) -> Result<Seen> {
+        let seen = self.seen(pod, container)?;
+        let who = || format!("{container} of pod {pod}");
+        let spec = self.spec(seen.claim_id().with_context(who)?).with_context(who)?;
+        seen.matches(&spec).with_context(who)?;
+        Ok(seen)
+    }
+
+    /// The CDI spec of a claim.
+    pub(crate) fn spec(&self, claim: &str) -> Result<Value> {
+        for spec in self.specs()? {
+            if spec["devices"][0]["name"] == claim {
+                return Ok(spec);
+            }
+        }
+        bail!("there is no CDI spec of the claim {claim}")
+    }
+
+    /// All CDI specs that are published.
+    pub(crate) fn specs(&self) -> Result<Vec<Value>> {
+        let dir = self.cluster.node.inside("/run/cdi");
+        let mut specs = Vec::new();
+        for entry in
+            std::fs::read_dir(&dir).with_context(|| format!("cannot list {}", dir.display()))?
+        {
+            let path = entry?.path();
+            // One may be withdrawn while we look.
+            let Ok(text) = std::fs::read_to_string(&path) else { continue };
+            if path.extension().is_some_and(|e| e == "json") {
+                specs.push(
+                    serde_json::from_str(&text)
+                        .with_context(|| format!("{} is no JSON", path.display()))?,
+                );
+            }
+        }
+        Ok(specs)
+    }
+
+    /// What the agent says of its claims.
+    pub(crate) fn claims(&self) -> Result<Vec<Value>> {
+        let socket = self.cluster.node.layout.dir.join("vgpu/claims.sock");
+        let mut stream = UnixStream::connect(&socket)
+            .with_context(|| format!("cannot ask the agent at {}", socket.display()))?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        let reply: Value = serde_json::from_str(&text).context("the agent's answer is no JSON")?;
+        Ok(reply["claims"].as_array().cloned().unwrap_or_default())
+    }
+
+    /// The claim that a pod's container holds, as the agent says.
+    pub(crate) fn claim_of(&self, pod: &str) -> Result<Value> {
+        let claims = self.claims()?;
+        let of_pod = |c: &&Value| c["holder"]["pod"] == pod;
+        claims
+            .iter()
+            .find(of_pod)
+            .cloned()
+            .with_context(|| format!("no claim of pod {pod}: {claims:?}"))
+    }
+
+    /// Ends all pods and undoes all faults, so that scenarios do not hang on each other.
+    pub(crate) fn tidy(&self) -> Result<()> {
+        self.machine.faults().take_all_back()?;
+        if !self.cluster.node.runs("kubelet") {
+            self.cluster.start_kubelet()?;
+        }
+        if !self.cluster.node.runs("agent") {
+            self.start_agent()?;
+        }
+        let pods = self.cluster.api.get(PODS)?;
+        let pods = pods["items"].as_array().cloned().unwrap_or_default();
+        let names: Vec<&str> = pods.iter().filter_map(|p| p["metadata"]["name"].as_str()).collect();
+        names.iter().try_for_each(|name| self.delete_later(name))?;
+        names.iter().try_for_each(|name| self.delete(name))
+    }
+
+    /// After a failure: what the agent and the kubelet said last.
+    pub(crate) fn explain(&self) {
+        for name in ["agent", "kubelet"] {
+            let tail = self.cluster.node.log_tail(name);
+            crate::say(&format!("  the end of {name}'s log:\n{}", indent(&tail)));
+        }
+        match self.claims() {
+            Ok(claims) => claims.iter().for_each(|c| crate::say(&format!("  claim {c}"))),
+            Err(error) => crate::say(&format!("  its claims are not known: {error:#}")),
+        }
+    }
+
+    /// The nodes that the drivers of the scripted cards would make.
+    fn make_nodes(&self) -> Result<()> {
+        let mut paths: Vec<String> =
+            ["nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvidia0", "nvidia1", "kfd", "mkfd"]
+                .map(|name| format!("/dev/{name}"))
+                .into();
+        paths.extend(
+            (2..4).flat_map(|i| {
+                [format!("/dev/dri/card{i}"), format!("/dev/dri/renderD{}", 128 + i)]
+            }),
+        );
+        paths.push("/dev/cambricon_ctl".into());
+        for card in 0..2 {
+            paths.extend(["dev", "ipcm"].map(|kind| format!("/dev/cambricon_{kind}{card}")));
+            paths.extend((1..=64).map(|i| format!("/dev/cambricon-caps/cap_dev{card}_mi{i}")));
+        }
+        let script = format!(
+            "mkdir -p /dev/dri /dev/cambricon-caps /opt/hyhal; \
+             for n in \"$@\"; do mknod -m 666 \"$n\" c {} {} || exit 1; done",
+            FUSE.0, FUSE.1
+        );
+        let args = ["-c".to_owned(), script, "sh".to_owned()].into_iter().chain(paths);
+        self.cluster.node.output("/bin/sh".as_ref(), args).map(drop)
+    }
+}
+
+/// Why a pod is as it is.
+pub(crate) fn why(pod: &Value) -> String {
+    let status = &pod["status"];
+    let mut words = vec![status["phase"].as_str().unwrap_or("unknown").to_owned()];
+    words
+        .extend(["reason", "message"].iter().filter_map(|k| Some(status[*k].as_str()?.to_owned())));
+    let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
+    words.extend(conditions.iter().filter_map(|c| Some(c["message"].as_str()?.to_owned())));
+    for statuses in ["initContainerStatuses", "containerStatuses"] {
+        for container in status[statuses].as_array().into_iter().flatten() {
+            let waiting = &container["state"]["waiting"];
+            words.extend(
+                ["reason", "message"].iter().filter_map(|k| Some(waiting[*k].as_str()?.to_owned())),
+            );
+        }
+    }
+    words.join(", ")
+}
+
+fn indent(text: &str) -> String {
+    text.lines().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
+}
