@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 use vgpu_core::cdi::Kind;
 use vgpu_kubelet_plugin::{
     Farewell, HostOptions, KubeletPaths, PluginHost, PodResourcesClient, PodResourcesOptions,
@@ -116,7 +116,8 @@ pub struct Agent {
     sockets: SocketPaths,
     metrics_address: Option<SocketAddr>,
     watch: Option<Watch>,
-    tasks: Vec<JoinHandle<()>>,
+    /// They hold the node, and with it the ledger's lock; dropping them ends them.
+    tasks: JoinSet<()>,
 }
 
 impl Agent {
@@ -141,7 +142,8 @@ impl Agent {
         told(&node);
         let metrics = Arc::new(Metrics::new());
         let sockets = SocketPaths::under(&options.state_dir);
-        sockets::serve(&sockets, &node, &metrics)?;
+        let mut tasks = JoinSet::new();
+        sockets::serve(&mut tasks, &sockets, &node, &metrics)?;
         let host = Arc::new(PluginHost::new(HostOptions::new(&options.kubelet, SOCKET_PREFIX))?);
         let pods = PodResourcesClient::new(PodResourcesOptions::new(
             options.kubelet.pod_resources_socket.clone(),
@@ -164,22 +166,18 @@ impl Agent {
             metrics,
             sockets,
             metrics_address: None,
-            tasks: Vec::new(),
+            tasks,
         };
-        agent.tasks.push(tokio::spawn(serving.keep()));
-        agent.tasks.push(tokio::spawn(follow_kubelet(
-            agent.node.clone(),
-            eyes,
-            lists,
-            poll.kubelet(),
-        )));
+        agent.tasks.spawn(serving.keep());
+        let following = follow_kubelet(agent.node.clone(), eyes, lists, poll.kubelet());
+        agent.tasks.spawn(following);
         if let Some(address) = options.metrics_address {
             let pages = Pages {
                 node: agent.node.clone(),
                 host: agent.host.clone(),
                 metrics: agent.metrics.clone(),
             };
-            agent.metrics_address = Some(http::serve(address, pages).await?);
+            agent.metrics_address = Some(http::serve(&mut agent.tasks, address, pages).await?);
         }
         Ok(agent)
     }
@@ -214,7 +212,7 @@ impl Agent {
 
     /// Ends in order: the kubelet sees the stream end, running containers keep what they have.
     pub async fn stop(mut self) {
-        self.tasks.iter().for_each(JoinHandle::abort);
+        self.tasks.shutdown().await;
         self.host.shutdown(Farewell::Disconnect).await;
         if let Some(watch) = self.watch.take() {
             watch.stop();
@@ -226,12 +224,6 @@ impl Agent {
 impl std::fmt::Debug for Agent {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Agent").field("node", &self.node).finish_non_exhaustive()
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        self.tasks.iter().for_each(JoinHandle::abort);
     }
 }
 

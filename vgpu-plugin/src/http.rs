@@ -9,6 +9,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use tokio::task::JoinSet;
 use vgpu_kubelet_plugin::{PluginHost, Registration};
 use vgpu_node::Node;
 
@@ -22,9 +23,13 @@ pub(crate) struct Pages {
     pub(crate) metrics: Arc<Metrics>,
 }
 
-/// Serves the pages until the agent ends. Binding is tried before it returns, so that a wrong
+/// Serves the pages as long as the tasks live. Binding is tried before it returns, so that a wrong
 /// address is told at the start.
-pub(crate) async fn serve(address: SocketAddr, pages: Pages) -> anyhow::Result<SocketAddr> {
+pub(crate) async fn serve(
+    tasks: &mut JoinSet<()>,
+    address: SocketAddr,
+    pages: Pages,
+) -> anyhow::Result<SocketAddr> {
     let listener = tokio::net::TcpListener::bind(address).await.with_context(|| {
         format!("cannot listen on {address} for metrics; choose another --metrics-address")
     })?;
@@ -33,7 +38,7 @@ pub(crate) async fn serve(address: SocketAddr, pages: Pages) -> anyhow::Result<S
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .with_state(pages);
-    tokio::spawn(async move {
+    tasks.spawn(async move {
         if let Err(error) = axum::serve(listener, router).await {
             tracing::error!(%error, "the metrics server ended");
         }

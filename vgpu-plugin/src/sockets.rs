@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::task::JoinSet;
 use vgpu_core::id::ClaimId;
 use vgpu_core::{Confinement, Container};
 use vgpu_node::{ClaimStatus, Node};
@@ -68,8 +69,9 @@ struct HookReply {
     error: Option<String>,
 }
 
-/// Serves both sockets until the agent ends.
+/// Serves both sockets as long as the tasks live.
 pub(crate) fn serve(
+    tasks: &mut JoinSet<()>,
     paths: &SocketPaths,
     node: &Arc<Node>,
     metrics: &Arc<Metrics>,
@@ -78,8 +80,8 @@ pub(crate) fn serve(
     let claims = bind(&paths.claims, 0o666)?;
     let (node, metrics) = (node.clone(), metrics.clone());
     let reader = node.clone();
-    tokio::spawn(accept(hooks, move |stream| hook(stream, node.clone(), metrics.clone())));
-    tokio::spawn(accept(claims, move |stream| tell(stream, reader.clone())));
+    tasks.spawn(accept(hooks, move |stream| hook(stream, node.clone(), metrics.clone())));
+    tasks.spawn(accept(claims, move |stream| tell(stream, reader.clone())));
     Ok(())
 }
 
@@ -112,11 +114,17 @@ where
     F: Fn(UnixStream) -> A,
     A: Future<Output = anyhow::Result<()>> + Send + 'static,
 {
+    // Whoever is being answered is let go with this task, and with him the node.
+    let mut peers = JoinSet::new();
     loop {
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = peers.join_next() => continue,
+        };
+        match accepted {
             Ok((stream, _)) => {
                 let answering = answer(stream);
-                tokio::spawn(async move {
+                peers.spawn(async move {
                     if let Err(error) = answering.await {
                         tracing::warn!(error = format!("{error:#}"), "a peer got no answer");
                     }
