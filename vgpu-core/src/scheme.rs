@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
-use crate::guarantee::Guarantees;
+use crate::guarantee::{Enforcement, Guarantees};
 use crate::id::{CounterId, DeviceId, ProfileId};
 use crate::size::{Bytes, ComputeShare, Size};
 
@@ -89,6 +89,13 @@ impl SchemeInfo {
             Sizing::Profiles(table) => table.iter().find(|p| p.id == *id),
             _ => None,
         }
+    }
+
+    /// Whether strangers may be neighbours on a card under it: each part has hardware of its own on
+    /// every axis. Else only claims of one trust domain share a card.
+    pub fn keeps_strangers_apart(&self) -> bool {
+        let strength = self.guarantees.strength();
+        self.form == Form::Carved && strength.iter().all(|level| *level >= Enforcement::Hardware)
     }
 
     /// The grid, if sizes are free.

@@ -166,7 +166,9 @@ fn room(
     let none = CardRoom { units: 0, requests: Some(0) };
     let Ok(info) = card.device.scheme(&slots.scheme) else { return none };
     let Ok((held, open)) = taken(card, claims) else { return none };
-    if held.iter().any(|h| h.scheme != slots.scheme) {
+    let domain = Some(&resource.offer.domain);
+    let stranger = |h: &Held| h.domain.as_ref() != domain && !info.keeps_strangers_apart();
+    if held.iter().any(|h| h.scheme != slots.scheme || stranger(h)) {
         return none;
     }
     let refs: Vec<&Held> = held.iter().collect();

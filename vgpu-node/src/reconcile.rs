@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::Duration;
 
 use vgpu_core::health::Event;
 use vgpu_core::id::{ClaimId, DeviceId};
@@ -13,6 +14,9 @@ use crate::claim::{Claim, ClaimRecord, Stage};
 use crate::inventory::{self, Presence};
 use crate::ledger::Ledger;
 use crate::node::Node;
+
+/// How long a card may take to tell its health; one that hangs must not keep the others waiting.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Node {
     /// Looks at everything afresh: probes and scans, reads each card's health, withdraws the specs
@@ -245,6 +249,7 @@ impl Node {
             let id = device.clone();
             let read = self
                 .lanes(device)
+                .map(|lanes| lanes.within(PATIENCE))
                 .and_then(|lanes| lanes.read_device(device, "check", move |b| b.check(&id)));
             match read {
                 Ok(read) => events.extend(read),

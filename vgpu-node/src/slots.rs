@@ -46,8 +46,9 @@ impl Layout {
     /// Lays the offers over the cards.
     ///
     /// # Errors
-    /// `Invalid` for two offers of one name, or two that select one card: a card has one offer, so
-    /// that what is free of one never depends on the other.
+    /// `Invalid` for two offers of one name, or two that one card could serve: a card has one offer,
+    /// so that what is free of one never depends on the other. Two wide selectors are fine where
+    /// each card's mode leaves it only one of the two.
     pub fn of(offers: &[Offer], devices: &[&Device]) -> Result<Self> {
         let mut resources: BTreeMap<ResourceName, Resource> = BTreeMap::new();
         let mut taken: BTreeMap<&DeviceId, &ResourceName> = BTreeMap::new();
@@ -55,13 +56,17 @@ impl Layout {
             let mut resource =
                 Resource { offer: offer.clone(), cards: BTreeMap::new(), unfit: BTreeMap::new() };
             for device in devices.iter().filter(|d| offer.select.selects(d)) {
+                let slots = match lay(offer, device) {
+                    Ok(slots) => slots,
+                    Err(why) => {
+                        resource.unfit.insert(device.id.clone(), why);
+                        continue;
+                    }
+                };
                 if let Some(other) = taken.insert(&device.id, &offer.resource) {
                     return Err(overlap(&device.id, other, &offer.resource));
                 }
-                match lay(offer, device) {
-                    Ok(slots) => resource.cards.insert(device.id.clone(), slots).map(drop),
-                    Err(why) => resource.unfit.insert(device.id.clone(), why).map(drop),
-                };
+                resource.cards.insert(device.id.clone(), slots);
             }
             if resources.insert(offer.resource.clone(), resource).is_some() {
                 let why = format!("two offers are named {}; rename one", offer.resource);
@@ -89,7 +94,10 @@ impl Resource {
 fn overlap(device: &DeviceId, one: &ResourceName, other: &ResourceName) -> Error {
     Error::new(
         ErrorKind::Invalid,
-        format!("{one} and {other} both select card {device}; narrow the select of one of them"),
+        format!(
+            "{one} and {other} both select card {device}, which could serve either; narrow the \
+             select of one of them"
+        ),
     )
 }
 

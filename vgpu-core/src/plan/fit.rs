@@ -4,7 +4,6 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use crate::device::Device;
-use crate::guarantee::Enforcement;
 use crate::order::{CreateOrder, Grant, ModeOrder, Placement, Shape, Target};
 use crate::plan::{Assignment, Held, Modes, Request, Step, Want, Why, pack};
 use crate::scheme::{Change, Form, PlacedBy, Profile, Range, Scheme, SchemeInfo, Sizing};
@@ -61,7 +60,7 @@ fn under(
         return Err(Why::InUse { by: other.scheme.clone() });
     }
     let mode = mode(device, info, held, request)?;
-    if !apart(info)
+    if !info.keeps_strangers_apart()
         && let Some(with) = held.iter().find_map(|h| other_domain(h, request))
     {
         return Err(Why::OtherDomain { with });
@@ -71,12 +70,6 @@ fn under(
     }
     let step = placed(device, info, held, request, &sized)?;
     Ok(Assignment { device: device.id.clone(), mode, step })
-}
-
-/// Whether strangers may be neighbours under a scheme: each has hardware of its own on every axis.
-fn apart(info: &SchemeInfo) -> bool {
-    info.form == Form::Carved
-        && info.guarantees.strength().iter().all(|level| *level >= Enforcement::Hardware)
 }
 
 fn other_domain(held: &Held, request: &Request) -> Option<String> {
