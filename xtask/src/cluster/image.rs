@@ -108,3 +108,41 @@ fn architecture() -> &'static str {
         other => other,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn every_digest_is_of_its_file() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (program, archive) = (dir.path().join("program"), dir.path().join("image.tar"));
+        fs::write(&program, "not a program").expect("writes");
+        write(&program, &archive, &dir.path().join("scratch")).expect("makes an archive");
+        let out = dir.path().join("out");
+        fs::create_dir(&out).expect("makes");
+        let paths = [archive.as_os_str(), "-C".as_ref(), out.as_os_str()];
+        output("tar", ["-xf".as_ref()].into_iter().chain(paths)).expect("unpacks");
+        let blob = |object: &Value| {
+            let digest = object["digest"].as_str().expect("a digest").trim_start_matches("sha256:");
+            let file = out.join("blobs/sha256").join(digest);
+            let bytes = fs::read(&file).expect("a blob");
+            assert_eq!(super::digest(&file).expect("a digest"), digest);
+            assert_eq!(object["size"], bytes.len());
+            bytes
+        };
+        let json = |bytes: Vec<u8>| serde_json::from_slice::<Value>(&bytes).expect("JSON");
+        let index = json(fs::read(out.join("index.json")).expect("an index"));
+        let manifest = json(blob(&index["manifests"][0]));
+        let layer = blob(&manifest["layers"][0]);
+        let config = json(blob(&manifest["config"]));
+        let unpacked = out.join("layer.tar");
+        fs::write(&unpacked, layer).expect("writes");
+        let diff_id = format!("sha256:{}", digest(&unpacked).expect("a digest"));
+        assert_eq!(config["rootfs"]["diff_ids"][0], diff_id);
+        let names = output("tar", ["-tf".as_ref(), unpacked.as_os_str()]).expect("lists");
+        assert!(names.lines().any(|n| n == "./bin/sh"), "{names}");
+    }
+}

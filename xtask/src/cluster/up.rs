@@ -16,6 +16,8 @@ use crate::cluster::process::{retry, wait_for};
 /// How long a component may take to answer; many times of what it takes on two busy cores.
 const PATIENCE: Duration = Duration::from_secs(180);
 
+const REBOOT: &str = include_str!("../../cluster/node/reboot.sh");
+
 /// A node whose pods can run.
 #[derive(Debug)]
 pub(crate) struct Cluster {
@@ -55,6 +57,16 @@ impl Cluster {
                 format!("--node-ip={ADDRESS}"),
             ],
         )
+    }
+
+    /// Ends pods, runtime, kubelet and agent as a loss of power does; the runtime runs again then, nothing else.
+    pub(crate) fn reboot(&self) -> Result<()> {
+        let dir = &self.node.layout.dir;
+        let script = dir.join("reboot.sh");
+        std::fs::write(&script, REBOOT)?;
+        self.node.output("/bin/sh".as_ref(), [&script, dir])?;
+        self.start_containerd()?;
+        self.wait_containerd()
     }
 
     fn components(&self) -> Result<()> {
@@ -150,16 +162,20 @@ impl Cluster {
         std::fs::create_dir_all(&scratch)?;
         let archive = self.node.layout.dir.join("image.tar");
         image::write(self.assets.busybox(), &archive, &scratch)?;
-        let socket = self.node.inside("/run/containerd/containerd.sock");
-        wait_for("socket of containerd", PATIENCE, || {
-            self.must_run("containerd")?;
-            Ok(socket.exists().then_some(()))
-        })?;
+        self.wait_containerd()?;
         let archive = archive.display().to_string();
         let ctr = self.assets.program("ctr");
         // It answers only some time after the socket is there.
         retry(PATIENCE, || self.node.output(&ctr, ["-n", "k8s.io", "images", "import", &archive]))?;
         Ok(())
+    }
+
+    fn wait_containerd(&self) -> Result<()> {
+        let socket = self.node.inside("/run/containerd/containerd.sock");
+        wait_for("socket of containerd", PATIENCE, || {
+            self.must_run("containerd")?;
+            Ok(socket.exists().then_some(()))
+        })
     }
 
     fn wait_answer(&self, name: &str, path: &str) -> Result<()> {

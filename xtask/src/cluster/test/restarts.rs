@@ -7,13 +7,14 @@ use anyhow::{Result, ensure};
 use crate::cluster::process::wait_for;
 use crate::cluster::test::Scenario;
 use crate::cluster::test::pod::one;
-use crate::cluster::test::world::{PATIENCE, World};
+use crate::cluster::test::world::{PATIENCE, World, why};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario { name: "kubelet-restart", run: kubelet_restart },
     Scenario { name: "agent-kill-9", run: agent_kill },
     Scenario { name: "agent-kill-in-create", run: agent_kill_in_create },
     Scenario { name: "agent-restart-in-order", run: agent_restart },
+    Scenario { name: "reboot", run: reboot },
 ];
 
 /// Pods that were bound while the kubelet was away are admitted about 0.8 s after it comes back: whoever registers
@@ -111,6 +112,35 @@ fn agent_restart(world: &World) -> Result<String> {
     let claim = world.claim_of("runs")?;
     ensure!(claim["claim"] == before.claim["claim"], "the pod that ran holds {claim}");
     Ok(String::new())
+}
+
+/// CDI folder empty, parts gone, another boot id; the kubelet asks for no allocation again, only for PreStart.
+fn reboot(world: &World) -> Result<String> {
+    world.create(&one("mig", &[("vgpu.dev/mig", 1)]))?;
+    world.create(&one("units", &[("vgpu.dev/mlu-memory", 4)]))?;
+    let mut before = Vec::new();
+    for name in ["mig", "units"] {
+        world.wait_running(name)?;
+        before.push(world.checked(name, "main")?);
+    }
+    world.cluster.reboot()?;
+    world.machine.faults().reboot()?;
+    ensure!(world.specs()?.is_empty(), "/run/cdi outlived the reboot");
+    let began = Instant::now();
+    world.start_agent()?;
+    world.cluster.start_kubelet()?;
+    for (name, before) in ["mig", "units"].into_iter().zip(before) {
+        world.wait_pod(name, "second run", |pod| {
+            let status = &pod["status"]["containerStatuses"][0];
+            ensure!(pod["status"]["phase"] != "Failed", "it failed: {}", why(pod));
+            Ok(status["restartCount"] == 1 && status["state"]["running"].is_object())
+        })?;
+        let after = world.checked(name, "main")?;
+        ensure!(after.claim_id()? == before.claim_id()?, "{name} has another claim");
+        ensure!(after.grant("size")? == before.grant("size")?, "{name} has another size");
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    Ok(format!("both run again {seconds:.1} s after kubelet and agent were started"))
 }
 
 /// Least, middle and most.
