@@ -10,10 +10,7 @@ use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use vgpu_core::cdi::Kind;
-use vgpu_kubelet_plugin::{
-    Farewell, HostOptions, KubeletPaths, PluginHost, PodResourcesClient, PodResourcesOptions,
-    Resource,
-};
+use vgpu_kubelet_plugin::{Farewell, HostOptions, KubeletPaths, PluginHost, Resource};
 use vgpu_node::absence::AbsenceOptions;
 use vgpu_node::health::HealthOptions;
 use vgpu_node::inventory::{InventoryOptions, Registry};
@@ -145,10 +142,7 @@ impl Agent {
         let mut tasks = JoinSet::new();
         sockets::serve(&mut tasks, &sockets, &node, &metrics)?;
         let host = Arc::new(PluginHost::new(HostOptions::new(&options.kubelet, SOCKET_PREFIX))?);
-        let pods = PodResourcesClient::new(PodResourcesOptions::new(
-            options.kubelet.pod_resources_socket.clone(),
-        ));
-        let eyes = Arc::new(KubeletEyes::new(pods, options.kubelet.checkpoint(), CDI_KIND));
+        let eyes = Arc::new(KubeletEyes::new(&options.kubelet, CDI_KIND));
         let lists = Lists::follow(&node);
         let serving = Serving {
             node: node.clone(),

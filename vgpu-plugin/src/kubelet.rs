@@ -1,10 +1,14 @@
 //! What the kubelet knows, in the node's words: its list of pods and its checkpoint.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use vgpu_core::id::{ClaimId, SlotId};
-use vgpu_kubelet_plugin::{Checkpoint, CheckpointEntry, PodList, PodResourcesClient};
+use vgpu_kubelet_plugin::{
+    Checkpoint, CheckpointEntry, KubeletPaths, PodList, PodResourcesClient, PodResourcesOptions,
+};
 use vgpu_node::claim::Holder;
 use vgpu_node::{CheckpointClaim, KubeletView, Prepare, ResourceName};
 
@@ -12,14 +16,24 @@ use vgpu_node::{CheckpointClaim, KubeletView, Prepare, ResourceName};
 #[derive(Debug)]
 pub(crate) struct KubeletEyes {
     pods: PodResourcesClient,
+    socket: PathBuf,
+    /// Which socket file answered the last time.
+    answered: Mutex<Option<SocketFile>>,
     checkpoint: PathBuf,
     /// `vgpu.dev/claim=`, which all our CDI names begin with.
     prefix: String,
 }
 
 impl KubeletEyes {
-    pub(crate) fn new(pods: PodResourcesClient, checkpoint: PathBuf, kind: &str) -> Self {
-        Self { pods, checkpoint, prefix: format!("{kind}=") }
+    pub(crate) fn new(paths: &KubeletPaths, kind: &str) -> Self {
+        let socket = paths.pod_resources_socket.clone();
+        Self {
+            pods: PodResourcesClient::new(PodResourcesOptions::new(socket.clone())),
+            socket,
+            answered: Mutex::default(),
+            checkpoint: paths.checkpoint(),
+            prefix: format!("{kind}="),
+        }
     }
 
     /// What PreStart for these ids is about. What cannot be learned is left out: the node then goes
@@ -45,7 +59,19 @@ impl KubeletEyes {
     }
 
     /// The kubelet's whole view, or nothing if it does not answer.
+    ///
+    /// Nothing too where another kubelet answers than the last time: it was away, though no question
+    /// fell into that time, and its list may still be empty.
     pub(crate) async fn view(&self) -> Option<KubeletView> {
+        let file = SocketFile::at(&self.socket);
+        let before = std::mem::replace(
+            &mut *self.answered.lock().unwrap_or_else(PoisonError::into_inner),
+            file,
+        );
+        if before.is_some() && before != file {
+            tracing::debug!("the kubelet was started anew");
+            return None;
+        }
         let list = match self.pods.list().await {
             Ok(list) => list,
             Err(error) => {
@@ -101,6 +127,22 @@ impl KubeletEyes {
     }
 }
 
+/// Tells one run of the kubelet from the next: each makes its socket anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct SocketFile {
+    device: u64,
+    inode: u64,
+    changed: (i64, i64),
+}
+
+impl SocketFile {
+    fn at(path: &Path) -> Option<Self> {
+        let file = std::fs::symlink_metadata(path).ok()?;
+        let changed = (file.ctime(), file.ctime_nsec());
+        Some(Self { device: file.dev(), inode: file.ino(), changed })
+    }
+}
+
 fn holder(
     list: &PodList,
     resource: &ResourceName,
@@ -115,4 +157,29 @@ fn holder(
         uid,
         container: holding.container.clone(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use vgpu_kubelet_plugin::fake::{FakeKubelet, FakeOptions};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_kubelet_that_restarted_between_two_questions_was_away() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let kubelet = FakeKubelet::new(FakeOptions::under(dir.path())).expect("a kubelet");
+        let eyes = KubeletEyes::new(kubelet.paths(), "vgpu.dev/claim");
+        for restart in [false, true, true] {
+            if restart {
+                kubelet.restart().await.expect("restarts");
+                assert_eq!(eyes.view().await, None, "it is told once");
+            }
+            for _ in 0..3 {
+                assert!(eyes.view().await.is_some());
+            }
+        }
+        kubelet.stop().await;
+        assert_eq!(eyes.view().await, None);
+    }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use stage::{
-    DCU, GPU, MEM, MIG, Stage, asked, cdi_name, claim_of, eventually, look, mixed, never, waiting,
+    DCU, GPU, MEM, MIG, Stage, asked, at_once, cdi_name, claim_of, eventually, look, mixed, waiting,
 };
 use vgpu_backend_mock::Preset;
 use vgpu_core::PartitionId;
@@ -70,12 +70,6 @@ impl Running {
         assert!(stage.specs().is_empty(), "{:?}", stage.specs());
         stage.served(agent).await;
     }
-}
-
-/// Silence is proof as soon as the list and the checkpoint agree.
-fn at_once() -> AbsenceOptions {
-    let zero = Duration::ZERO;
-    AbsenceOptions { unbroken: zero, apart: zero, age: zero, ..never() }
 }
 
 fn options(stage: &Stage) -> AgentOptions {

@@ -11,14 +11,15 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use vgpu_backend_mock::{Machine, MachineSpec, MockFactory};
-use vgpu_core::id::{DeviceId, PartitionId};
-use vgpu_core::{Host, Partition, Vendor};
+use vgpu_core::id::{DeviceId, PartitionId, SlotId};
+use vgpu_core::{Bytes, Host, Partition, Vendor};
 use vgpu_kubelet_plugin::fake::{
     ContainerSpec, ContainerView, FakeKubelet, FakeOptions, Pod, PodSpec, StartError,
 };
 use vgpu_node::ClaimStatus;
 use vgpu_node::absence::AbsenceOptions;
 use vgpu_node::health::HealthOptions;
+use vgpu_node::publish::{CLAIM_FILE, ClaimFacts};
 use vgpu_plugin::backends::Choice;
 use vgpu_plugin::config::NodeConfig;
 use vgpu_plugin::{Agent, AgentOptions};
@@ -172,6 +173,30 @@ impl Stage {
         self.machine.devices_of(vendor).expect("cards")
     }
 
+    /// The container has exactly what the ids of its units say: one part of that size, on that card.
+    pub fn has_exactly(&self, pod: &Pod, container: &str, view: &ContainerView) {
+        let ids: Vec<SlotId> =
+            pod.device_ids(container, MEM).iter().map(|id| id.parse().expect("an id")).collect();
+        let told = facts(view);
+        assert_eq!(told.grants.len(), 1, "{}: {told:?}", pod.name);
+        let part = told.grants[0].part.clone().expect("a part");
+        let memory = Some(Bytes::gib(ids.len() as u64));
+        assert_eq!(told.grants[0].size.memory, memory, "{}", pod.name);
+        for id in &ids {
+            assert_eq!(part.device(), id.device, "{} has a part of another card", pod.name);
+        }
+        let parts = self.machine.truth(&part.device()).expect("parts");
+        let real = parts.iter().find(|p| p.id == part).expect("the driver has it");
+        assert_eq!(real.size.memory, memory, "{}", pod.name);
+        let name = &view.cdi_devices[0].name;
+        assert_eq!(*name, cdi_name(pod, container, MEM));
+        // Its nodes are of that part alone.
+        let all = nodes(view);
+        let cap = all.iter().find(|n| n.contains("cambricon-caps")).expect("a capability");
+        let handle = format!("cap_dev{}_mi", all[0].trim_start_matches("/dev/cambricon_dev"));
+        assert!(cap.contains(&handle), "{all:?}");
+    }
+
     /// Every part of the machine, on all cards.
     pub fn truth(&self) -> Vec<Partition> {
         let cards = self.machine.devices().expect("cards");
@@ -242,12 +267,33 @@ pub fn cdi_name(pod: &Pod, container: &str, resource: &str) -> String {
     allocation.cdi_devices[0].clone()
 }
 
+/// What the container's own file says of its claim.
+pub fn facts(view: &ContainerView) -> ClaimFacts {
+    let mounts = view.cdi_devices.iter().flat_map(|d| d.device_edits["mounts"].as_array());
+    let file = mounts.flatten().find(|m| m["containerPath"] == CLAIM_FILE).expect("a claim file");
+    let path = file["hostPath"].as_str().expect("a path");
+    let text = std::fs::read_to_string(path).expect("it is there");
+    serde_json::from_str(&text).expect("facts")
+}
+
+/// The device nodes that a container gets by its CDI names.
+pub fn nodes(view: &ContainerView) -> Vec<String> {
+    let nodes = view.cdi_devices.iter().flat_map(|d| d.device_edits["deviceNodes"].as_array());
+    nodes.flatten().map(|n| n["path"].as_str().expect("a path").to_owned()).collect()
+}
+
 /// The text of a refusal that may be tried again.
 pub fn waiting(error: &StartError) -> &str {
     match error {
         StartError::Config { message } | StartError::Create { message } => message,
         other => panic!("{other}"),
     }
+}
+
+/// Silence is proof as soon as the list and the checkpoint agree.
+pub fn at_once() -> AbsenceOptions {
+    let zero = Duration::ZERO;
+    AbsenceOptions { unbroken: zero, apart: zero, age: zero, ..never() }
 }
 
 /// Waits until something holds.
