@@ -10,28 +10,10 @@ use vgpu_backend_hygon::HygonFactory;
 use vgpu_backend_mock::{Machine, MachineSpec, MockFactory, Preset};
 use vgpu_backend_nvidia::NvidiaFactory;
 use vgpu_core::{Backend, BackendFactory, Host, Probe};
+pub(crate) use vgpu_plugin::backends::Name;
 
 use crate::failure::Failure;
 use crate::input;
-
-/// A backend by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum, strum::Display)]
-#[strum(serialize_all = "kebab-case")]
-pub(crate) enum Name {
-    /// Cambricon MLUs.
-    Cambricon,
-    /// Hygon DCUs and HCUs.
-    Hygon,
-    /// A scripted machine; nothing of it is real.
-    Mock,
-    /// NVIDIA GPUs.
-    Nvidia,
-}
-
-impl Name {
-    /// Those that look at the machine itself. A scripted one is never shown by accident.
-    pub(crate) const REAL: [Self; 3] = [Self::Nvidia, Self::Hygon, Self::Cambricon];
-}
 
 /// Where backends look.
 #[derive(Debug, Clone, clap::Args)]

@@ -5,7 +5,7 @@
 //! | --- | --- |
 //! | [`offer`], [`slots`] | what is offered, laid over the cards as ids |
 //! | [`listing`], [`prefer`] | what the kubelet is told, and which ids a container should get |
-//! | [`claim`], [`node`] | claims and the node that has them; `prepare`, `release`, `reconcile` act on it |
+//! | [`claim`], [`node`] | claims and the node that has them; `prepare`, `release`, `reconcile`, `adopt` act on it |
 //! | [`absence`] | when the kubelet's silence is proof that a pod is gone |
 //! | [`ledger`] | the journal that survives a crash |
 //! | [`lanes`], [`inventory`] | calls to drivers that may hang, and what they say is there |
@@ -16,6 +16,7 @@
 //! | [`points`] | where tests end the agent |
 
 pub mod absence;
+mod adopt;
 pub mod claim;
 pub mod health;
 pub mod inventory;
@@ -35,6 +36,7 @@ pub mod status;
 pub mod watch;
 
 pub use absence::KubeletView;
+pub use adopt::Allocated;
 pub use node::{Allocation, Node, NodeOptions};
 pub use offer::{Offer, ResourceName};
 pub use prepare::{CheckpointClaim, Prepare};

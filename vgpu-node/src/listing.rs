@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use vgpu_core::Device;
-use vgpu_core::id::{DeviceId, SlotId};
+use vgpu_core::id::{DeviceId, PartitionId, SlotId};
 use vgpu_core::plan::units::{CardRoom, advertise};
 use vgpu_core::plan::{Held, Inventory, Policy, Want, plan_all};
 use vgpu_core::scheme::{Range, Scheme, SchemeInfo, Sizing};
@@ -38,6 +38,8 @@ pub struct CardView<'v> {
     pub open: bool,
     /// Parts of other tools on it.
     pub foreign: Vec<Held>,
+    /// Parts on it that are not well, though the card is.
+    pub ailing: BTreeSet<PartitionId>,
 }
 
 /// The list of every resource: the layout's, and those that claims still hold though no offer has
@@ -55,7 +57,7 @@ pub fn of(layout: &Layout, cards: &BTreeMap<DeviceId, CardView<'_>>, claims: &Cl
             let card = cards.get(&id.device);
             slots.push(Slot {
                 id: id.clone(),
-                healthy: card.is_some_and(|c| c.open) && sound(claim),
+                healthy: card.is_some_and(|c| c.open) && sound(claim, cards),
                 numa: card.and_then(|c| c.device.numa),
             });
         }
@@ -109,7 +111,7 @@ fn of_resource(
         for id in &claim.record.ids {
             // Two claims on an id: the older one is superseded and only its end is awaited.
             let ok = held.entry(id).or_insert(true);
-            *ok = *ok && sound(claim);
+            *ok = *ok && sound(claim, cards);
         }
     }
     resource
@@ -151,9 +153,11 @@ fn gone(claim: &Claim) -> bool {
     claim.absent || (claim.superseded && !made)
 }
 
-fn sound(claim: &Claim) -> bool {
+fn sound(claim: &Claim, cards: &BTreeMap<DeviceId, CardView<'_>>) -> bool {
     let stuck = claim.record.stage == Stage::Releasing && claim.trouble.is_some();
-    !matches!(claim.record.stage, Stage::Broken(_)) && !stuck
+    let mut parts = claim.record.grants.iter().filter_map(|g| Some((g.device(), g.part()?)));
+    let ails = parts.any(|(card, part)| cards.get(card).is_some_and(|c| c.ailing.contains(part)));
+    !matches!(claim.record.stage, Stage::Broken(_)) && !stuck && !ails
 }
 
 fn room(

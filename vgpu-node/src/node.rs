@@ -421,7 +421,9 @@ fn views<'v>(
                 && card.partitions.is_ok()
                 && health.usable(id, None);
             let foreign = foreign.get(id).cloned().unwrap_or_default();
-            (id.clone(), CardView { device: &card.device, open, foreign })
+            let parts = card.partitions.iter().flatten().map(|p| &p.id);
+            let ailing = parts.filter(|p| !health.usable(id, Some(p))).cloned().collect();
+            (id.clone(), CardView { device: &card.device, open, foreign, ailing })
         })
         .collect()
 }

@@ -6,7 +6,6 @@
 //! recognised by the intent.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::SystemTime;
 
 use vgpu_core::edits::{Hook, HookAction};
 use vgpu_core::id::{ClaimId, DeviceId, SlotId};
@@ -17,6 +16,7 @@ use vgpu_core::{
     PartitionState, Result,
 };
 
+use crate::adopt;
 use crate::claim::{self, Claim, ClaimRecord, GrantRecord, Holder, Stage};
 use crate::node::{self, Node};
 use crate::offer::ResourceName;
@@ -129,27 +129,8 @@ impl Node {
                 continue;
             }
             // Allocated by an earlier run of the agent, which had not written anything down.
-            let resource = layout.resources.get(&ask.resource).ok_or_else(|| {
-                let why = format!(
-                    "{} is not offered any more and claim {name} was never prepared; delete the pod",
-                    ask.resource
-                );
-                Error::new(ErrorKind::Invalid, why)
-            })?;
-            let record = ClaimRecord {
-                claim: name.clone(),
-                aliases: Vec::new(),
-                resource: ask.resource.clone(),
-                wanted: node::wanted(resource, &snapshot, &ask.ids)?,
-                ids: ask.ids.clone(),
-                holder: ask.holder.clone(),
-                domain: resource.offer.domain.clone(),
-                minimum: resource.offer.minimum,
-                stage: Stage::Open,
-                grants: Vec::new(),
-                container: None,
-                opened: SystemTime::now(),
-            };
+            let mut record = adopt::unknown(&layout, &snapshot, &ask.resource, &ask.ids, name)?;
+            record.holder.clone_from(&ask.holder);
             state.claims.put(record, false);
         }
         let found = names.iter().filter_map(|n| state.claims.find(n).cloned());

@@ -7,10 +7,13 @@ use std::time::Duration;
 use vgpu_core::health::Event;
 use vgpu_core::id::{ClaimId, DeviceId};
 use vgpu_core::order::Grant;
-use vgpu_core::{Confinement, Container, Error, ErrorKind, Partition, PartitionState, Result};
+use vgpu_core::{
+    Confinement, Container, Error, ErrorKind, Meaning, Partition, PartitionState, Result, Subject,
+};
 
 use crate::absence::{KubeletView, Verdict, Watched};
 use crate::claim::{Claim, ClaimRecord, Stage};
+use crate::health::{State, Transition};
 use crate::inventory::{self, Presence};
 use crate::ledger::Ledger;
 use crate::node::Node;
@@ -37,10 +40,8 @@ impl Node {
         {
             let mut state = self.state();
             for event in events {
-                rescan |= event.meaning == vgpu_core::Meaning::Changed;
-                for transition in state.health.observe(now, event) {
-                    tracing::warn!(?transition, cause = event.cause, "health changed");
-                }
+                rescan |= event.meaning == Meaning::Changed;
+                state.health.observe(now, event).iter().for_each(tell);
             }
         }
         if rescan {
@@ -127,9 +128,7 @@ impl Node {
                 Some(stuck) => state.health.suspect(now, device, &stuck.to_string()),
                 None => state.health.unsuspect(now, device),
             };
-            for transition in transitions {
-                tracing::warn!(?transition, "health changed");
-            }
+            transitions.iter().for_each(tell);
         }
     }
 
@@ -138,9 +137,7 @@ impl Node {
         tracing::warn!(%device, operation, "a driver's call came back late");
         self.inventory.refresh_device(device);
         let transitions = self.state().health.unsuspect(self.now(), device);
-        for transition in transitions {
-            tracing::info!(?transition, "health changed");
-        }
+        transitions.iter().for_each(tell);
         self.relist();
     }
 
@@ -236,14 +233,10 @@ impl Node {
     /// Reads every card's health; a card that does not answer is told lost by the inventory.
     fn read_health(&self) {
         let snapshot = self.inventory.snapshot();
-        let mut events = Vec::new();
         for (device, card) in &snapshot.cards {
-            if card.presence != Presence::Here {
-                events.push(Event::now(
-                    vgpu_core::Subject::Device(device.clone()),
-                    vgpu_core::Meaning::Lost,
-                    "it does not answer a scan",
-                ));
+            if let Presence::Lost { reason, .. } = &card.presence {
+                let lost = self.state().health.lost(self.now(), device, &reason.to_string());
+                lost.iter().for_each(tell);
                 continue;
             }
             let id = device.clone();
@@ -251,25 +244,18 @@ impl Node {
                 .lanes(device)
                 .map(|lanes| lanes.within(PATIENCE))
                 .and_then(|lanes| lanes.read_device(device, "check", move |b| b.check(&id)));
-            match read {
-                Ok(read) => events.extend(read),
-                Err(e) => events.push(Event::now(
-                    vgpu_core::Subject::Device(device.clone()),
-                    if e.kind == ErrorKind::Lost {
-                        vgpu_core::Meaning::Lost
-                    } else {
-                        vgpu_core::Meaning::Suspect
-                    },
-                    e.to_string(),
-                )),
-            }
+            let events = read.unwrap_or_else(|e| {
+                let lost = e.kind == ErrorKind::Lost;
+                let meaning = if lost { Meaning::Lost } else { Meaning::Suspect };
+                vec![Event::now(Subject::Device(device.clone()), meaning, e.to_string())]
+            });
+            let now = self.now();
+            let mut state = self.state();
+            state.health.returned(now, device).iter().for_each(tell);
+            events.iter().flat_map(|e| state.health.observe(now, e)).for_each(|t| tell(&t));
         }
         let now = self.now();
-        let mut state = self.state();
-        let observed: Vec<_> = events.iter().flat_map(|e| state.health.observe(now, e)).collect();
-        for transition in observed.into_iter().chain(state.health.tick(now)) {
-            tracing::warn!(?transition, "health changed");
-        }
+        self.state().health.tick(now).iter().for_each(tell);
     }
 
     fn nobody_holds(&self, record: &ClaimRecord) -> bool {
@@ -279,6 +265,19 @@ impl Node {
                 parts.iter().find(|p| p.id == *part).is_none_or(|p| p.holders.is_free())
             }),
         })
+    }
+}
+
+/// Says what became of a card or part; what heals is no warning.
+fn tell(transition: &Transition) {
+    let Transition { subject, to, .. } = transition;
+    match to {
+        State::Healthy => tracing::info!(?subject, "healthy"),
+        State::Recovering { cause, .. } => tracing::info!(?subject, cause, "recovering"),
+        State::Suspect { cause, .. } => tracing::warn!(?subject, cause, "suspect"),
+        State::Unhealthy { cause, needs, .. } => {
+            tracing::warn!(?subject, cause, ?needs, "unhealthy");
+        }
     }
 }
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use vgpu_backend_mock::{Op, Preset};
 use vgpu_core::id::{ClaimId, SlotId};
-use vgpu_core::{ErrorKind, Subject, Vendor};
+use vgpu_core::{ErrorKind, Event, Meaning, Subject, Vendor};
+use vgpu_node::Allocated;
 use vgpu_node::lanes::LaneOptions;
 use world::{World, allocate, free, healthy, resource, start, start_of};
 
@@ -118,6 +119,46 @@ fn a_claim_that_only_the_checkpoint_knows_is_taken_up() {
     let ask = start_of("vgpu.dev/dcu", &ids, "uid", &[&allocation.claim]);
     assert_eq!(node.prepare(&ask).expect("prepares"), allocation.claim);
     assert!(world.spec(&allocation.claim).is_some());
+}
+
+#[test]
+fn a_lost_ledger_is_rebuilt_from_the_checkpoint_and_the_hardware() {
+    let world = World::new(Preset::Mixed, MIXED);
+    let node = world.node();
+    let name = "vgpu.dev/mlu-mem";
+    let before = world.parts().len();
+    let (allocation, ids) = allocate(&node, name, 6).expect("allocates");
+    node.prepare(&start(name, &ids)).expect("prepares");
+    let free_before = healthy(&node, name);
+    drop(node);
+    std::fs::remove_dir_all(world.dir.path().join("state")).expect("the disk is lost");
+    let node = world.node();
+    let claim = allocation.claim.clone();
+    let resource = resource(name);
+    let entry = Allocated { claim, resource, ids: ids.iter().cloned().collect() };
+    assert_eq!(node.adopt(std::slice::from_ref(&entry)), 1);
+    assert_eq!(node.adopt(&[entry]), 0, "once");
+    assert_eq!(healthy(&node, name), free_before, "its part is not a stranger's");
+    assert_eq!(node.prepare(&start(name, &ids)).expect("restarts"), allocation.claim);
+    assert_eq!(world.parts().len(), before + 1, "nothing is made twice");
+    assert!(world.spec(&allocation.claim).is_some());
+}
+
+#[test]
+fn a_part_that_is_not_well_takes_only_its_own_ids() {
+    let world = World::new(Preset::Mixed, MIXED);
+    let node = world.node();
+    let name = "vgpu.dev/mlu-mem";
+    let (_, ill) = allocate(&node, name, 4).expect("allocates");
+    node.prepare(&start(name, &ill)).expect("prepares");
+    let part = world.parts().into_iter().find(|p| p.scheme().as_str() == "smlu").expect("a part");
+    let (_, well) = allocate(&node, name, 4).expect("allocates");
+    node.prepare(&start(name, &well)).expect("prepares");
+    node.take_events(&[Event::now(Subject::Part(part), Meaning::NeedsReset, "a test")]);
+    let listing = node.listing();
+    let slots = &listing[&resource(name)];
+    assert!(slots.iter().filter(|s| ill.contains(&s.id)).all(|s| !s.healthy));
+    assert!(slots.iter().filter(|s| well.contains(&s.id)).all(|s| s.healthy));
 }
 
 #[test]

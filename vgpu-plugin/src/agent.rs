@@ -22,7 +22,7 @@ use vgpu_node::{Node, NodeOptions, ResourceName, Watch};
 
 use crate::args::RunArgs;
 use crate::backends::Choice;
-use crate::config::NodeConfig;
+use crate::config::{NodeConfig, Poll};
 use crate::http::{self, Pages};
 use crate::kubelet::KubeletEyes;
 use crate::lists::Lists;
@@ -37,6 +37,9 @@ pub const CDI_KIND: &str = "vgpu.dev/claim";
 
 /// What the names of our sockets in the kubelet's folder begin with.
 const SOCKET_PREFIX: &str = "vgpu";
+
+/// For one PreStart; the kubelet gives up after 30 s and its author then reads nothing of ours.
+const PRE_START: Duration = Duration::from_secs(28);
 
 /// How an agent is set up.
 #[derive(Debug, Clone)]
@@ -88,7 +91,8 @@ impl AgentOptions {
             runtime: RuntimeCheck::Skip,
             absence: AbsenceOptions::default(),
             health: HealthOptions::default(),
-            lanes: LaneOptions::default(),
+            // Below PreStart's own limit, so that the pod's author reads what the driver was at.
+            lanes: LaneOptions { deadline: Duration::from_secs(20), ..LaneOptions::default() },
             ledger_wait: Duration::from_secs(30),
             points: FaultPoints::default(),
         }
@@ -112,6 +116,7 @@ pub struct Agent {
     metrics: Arc<Metrics>,
     sockets: SocketPaths,
     metrics_address: Option<SocketAddr>,
+    poll: Poll,
     watch: Option<Watch>,
     /// They hold the node, and with it the ledger's lock; dropping them ends them.
     tasks: JoinSet<()>,
@@ -141,7 +146,9 @@ impl Agent {
         let sockets = SocketPaths::under(&options.state_dir);
         let mut tasks = JoinSet::new();
         sockets::serve(&mut tasks, &sockets, &node, &metrics)?;
-        let host = Arc::new(PluginHost::new(HostOptions::new(&options.kubelet, SOCKET_PREFIX))?);
+        let mut host_options = HostOptions::new(&options.kubelet, SOCKET_PREFIX);
+        host_options.limits.pre_start = PRE_START;
+        let host = Arc::new(PluginHost::new(host_options)?);
         let eyes = Arc::new(KubeletEyes::new(&options.kubelet, CDI_KIND));
         let lists = Lists::follow(&node);
         let serving = Serving {
@@ -160,6 +167,7 @@ impl Agent {
             metrics,
             sockets,
             metrics_address: None,
+            poll,
             tasks,
         };
         agent.tasks.spawn(serving.keep());
@@ -196,6 +204,9 @@ impl Agent {
     /// # Errors
     /// What is wrong with it.
     pub async fn reload(&self, config: NodeConfig) -> anyhow::Result<()> {
+        if config.poll != self.poll {
+            tracing::warn!("poll times come into effect with the next start");
+        }
         let node = self.node.clone();
         let applied = tokio::task::spawn_blocking(move || node.apply(&config.offers)).await?;
         self.metrics.reload(applied.is_ok());

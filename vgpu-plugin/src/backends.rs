@@ -1,5 +1,6 @@
 //! Which vendors there are, by name; the one list that agent and command line share.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,7 +13,8 @@ use vgpu_backend_nvidia::NvidiaFactory;
 use vgpu_core::{BackendFactory, Host};
 
 /// A backend by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, strum::Display)]
+#[strum(serialize_all = "kebab-case")]
 pub enum Name {
     /// Cambricon MLUs.
     Cambricon,
@@ -38,9 +40,11 @@ pub struct BackendArgs {
     /// The host's root, where this program runs in a container.
     #[arg(long, value_name = "DIR", default_value = "/")]
     pub host_root: PathBuf,
-    /// NVML to load, alone, instead of searching for it.
-    #[arg(long, env = "VGPU_NVML_LIBRARY", value_name = "FILE")]
-    pub nvml_library: Option<PathBuf>,
+    /// NVML to load, alone, instead of searching for it. An empty name searches.
+    // Not a path: that would refuse an empty variable, which is how charts leave it unset.
+    #[arg(long, env = "VGPU_NVML_LIBRARY", value_name = "FILE",
+        value_parser = clap::value_parser!(OsString))]
+    pub nvml_library: Option<OsString>,
     /// The machine of `--backend mock`: a preset, or a JSON file that describes one.
     #[arg(long, default_value = "mixed", value_name = "PRESET|FILE")]
     pub machine: String,
@@ -85,7 +89,8 @@ impl BackendArgs {
             Name::Hygon => one(Arc::new(HygonFactory)),
             Name::Mock => MockFactory::all(&self.machine()?).into_iter().flat_map(one).collect(),
             Name::Nvidia => {
-                let host = Host { root: root(), library: self.nvml_library.clone() };
+                let named = self.nvml_library.as_ref().filter(|file| !file.is_empty());
+                let host = Host { root: root(), library: named.map(PathBuf::from) };
                 vec![Choice { factory: Arc::new(NvidiaFactory::default()), host }]
             }
         })

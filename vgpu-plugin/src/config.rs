@@ -84,8 +84,12 @@ impl NodeConfig {
     /// `Invalid`, with what is wrong, where, and what to write instead.
     pub fn parse(text: &str) -> Result<Self> {
         let invalid = |why: String| Error::new(ErrorKind::Invalid, why);
-        let config: Self = serde_saphyr::from_str(text)
-            .map_err(|e| invalid(format!("the configuration is not right: {e}")))?;
+        let config: Self = serde_saphyr::from_str(text).map_err(|e| {
+            // The parser adds an excerpt of the file below its sentence; one line is enough.
+            let told = e.to_string();
+            let why = told.lines().next().unwrap_or_default().to_owned();
+            invalid(format!("the configuration is not right: {why}"))
+        })?;
         if config.api_version != API_VERSION {
             return Err(invalid(format!(
                 "apiVersion is {:?}; this agent reads {API_VERSION}",

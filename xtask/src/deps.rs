@@ -32,7 +32,13 @@ const RULES: &[Rule] = &[
     },
     backend("vgpu-backend-cambricon"),
     backend("vgpu-backend-hygon"),
-    backend("vgpu-backend-mock"),
+    // The mock is also a fixture of the suite, behind a feature that only the command line uses.
+    Rule {
+        member: "vgpu-backend-mock",
+        members: &["vgpu-conformance", "vgpu-core"],
+        packages: None,
+        never: KUBERNETES,
+    },
     backend("vgpu-backend-nvidia"),
     Rule { member: "vgpu-conformance", members: &["vgpu-core"], packages: None, never: ASYNC },
     Rule { member: "vgpu-node", members: &["vgpu-core"], packages: None, never: KUBERNETES },
