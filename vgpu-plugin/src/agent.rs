@@ -133,11 +133,14 @@ impl Agent {
         let offers = options.config.offers.clone();
         let node_options = node_options(&options)?;
         let registry = choices.into_iter().fold(Registry::new(), |r, c| r.with(c.factory, c.host));
+        let eyes = Arc::new(KubeletEyes::new(&options.kubelet, CDI_KIND));
+        let known = eyes.clone();
         let opened = tokio::task::spawn_blocking(move || -> vgpu_core::Result<Arc<Node>> {
             let (node, recovery) = Node::open(node_options, registry)?;
             tell_recovery(&recovery);
             node.refresh();
             node.apply(&offers)?;
+            node.adopt(&known.allocated());
             Ok(node)
         });
         let node = opened.await.context("opening the node ended badly")??;
@@ -149,7 +152,6 @@ impl Agent {
         let mut host_options = HostOptions::new(&options.kubelet, SOCKET_PREFIX);
         host_options.limits.pre_start = PRE_START;
         let host = Arc::new(PluginHost::new(host_options)?);
-        let eyes = Arc::new(KubeletEyes::new(&options.kubelet, CDI_KIND));
         let lists = Lists::follow(&node);
         let serving = Serving {
             node: node.clone(),

@@ -10,7 +10,7 @@ use vgpu_kubelet_plugin::{
     Checkpoint, CheckpointEntry, KubeletPaths, PodList, PodResourcesClient, PodResourcesOptions,
 };
 use vgpu_node::claim::Holder;
-use vgpu_node::{CheckpointClaim, KubeletView, Prepare, ResourceName};
+use vgpu_node::{Allocated, CheckpointClaim, KubeletView, Prepare, ResourceName};
 
 /// Asks the kubelet.
 #[derive(Debug)]
@@ -85,18 +85,31 @@ impl KubeletEyes {
             let ids = holding.device_ids.iter().filter_map(|id| id.parse().ok());
             view.listed.extend(ids.map(|id| (resource.clone(), id)));
         }
-        view.checkpoint = match Checkpoint::read(&self.checkpoint) {
-            Ok(checkpoint) => {
-                let entries = checkpoint.unwrap_or_default().entries;
-                let names = entries.iter().flat_map(|e| &e.cdi_devices);
-                Some(names.filter_map(|name| self.claim(name)).collect())
-            }
-            Err(error) => {
-                tracing::warn!(%error, "going on without the kubelet's checkpoint");
-                None
-            }
-        };
+        view.checkpoint = self.all_entries().map(|entries| {
+            let names = entries.iter().flat_map(|e| &e.cdi_devices);
+            names.filter_map(|name| self.claim(name)).collect()
+        });
         Some(view)
+    }
+
+    /// Every allocation of ours that the kubelet has written down.
+    pub(crate) fn allocated(&self) -> Vec<Allocated> {
+        let mut all = Vec::new();
+        for entry in self.all_entries().unwrap_or_default() {
+            let Ok(resource) = ResourceName::new(entry.resource.as_str()) else { continue };
+            let ids: BTreeSet<SlotId> =
+                entry.device_ids.iter().filter_map(|id| id.parse().ok()).collect();
+            if ids.len() != entry.device_ids.len() {
+                continue;
+            }
+            let claims = entry.cdi_devices.iter().filter_map(|name| self.claim(name));
+            all.extend(claims.map(|claim| Allocated {
+                claim,
+                resource: resource.clone(),
+                ids: ids.clone(),
+            }));
+        }
+        all
     }
 
     /// The checkpoint's entries for exactly these ids; `None` if it cannot be read.
@@ -106,15 +119,13 @@ impl KubeletEyes {
         ids: &BTreeSet<SlotId>,
     ) -> Option<Vec<CheckpointEntry>> {
         let wanted: BTreeSet<String> = ids.iter().map(ToString::to_string).collect();
+        let ours = self.all_entries()?.into_iter().filter(|e| e.resource == resource.as_str());
+        Some(ours.filter(|e| e.device_ids.iter().eq(wanted.iter())).collect())
+    }
+
+    fn all_entries(&self) -> Option<Vec<CheckpointEntry>> {
         match Checkpoint::read(&self.checkpoint) {
-            Ok(checkpoint) => {
-                let entries = checkpoint.unwrap_or_default().entries.into_iter();
-                let ours = entries.filter(|e| e.resource == resource.as_str());
-                Some(
-                    ours.filter(|e| e.device_ids.iter().cloned().eq(wanted.iter().cloned()))
-                        .collect(),
-                )
-            }
+            Ok(checkpoint) => Some(checkpoint.unwrap_or_default().entries),
             Err(error) => {
                 tracing::warn!(%error, "going on without the kubelet's checkpoint");
                 None
