@@ -110,6 +110,8 @@ impl Cluster {
                 "--authorization-mode=Node,RBAC".to_owned(),
                 "--enable-admission-plugins=NodeRestriction".to_owned(),
                 "--allow-privileged=true".to_owned(),
+                // The node's name is known to no name server.
+                "--kubelet-preferred-address-types=InternalIP".to_owned(),
                 "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
                 flag("--service-account-key-file", layout.etc("service-accounts.pub")),
                 flag("--service-account-signing-key-file", layout.etc("service-accounts.key")),

@@ -21,7 +21,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
 
 /// The scheduler lets it pass, since the node has so many units; the agent may not give them.
 fn too_much(world: &World) -> Result<String> {
-    world.wait_allocatable(&[("vgpu.dev/mlu-memory", 66)])?;
+    world.wait_allocatable(&[("vgpu.dev/mlu-memory", 81)])?;
     world.create(&one("too-much", &[("vgpu.dev/mlu-memory", 17)]))?;
     let failed = world.wait_pod("too-much", "refusal", |p| Ok(p["status"]["phase"] == "Failed"))?;
     let said = why(&failed);

@@ -199,11 +199,13 @@ impl World {
 
     /// What a container sees.
     pub(crate) fn seen(&self, pod: &str, container: &str) -> Result<Seen> {
-        wait_for("word of the probe", PATIENCE, || {
+        let mut last = String::new();
+        let waited = wait_for("word of the probe", PATIENCE, || {
             // The log is there a moment after the container.
-            Seen::parse(&self.log(pod, container).unwrap_or_default())
-        })
-        .with_context(|| format!("{container} of pod {pod}"))
+            last = self.log(pod, container).unwrap_or_else(|e| format!("{e:#}"));
+            Seen::parse(&last)
+        });
+        waited.with_context(|| format!("{container} of pod {pod}; its log: {last}"))
     }
 
     /// What a container sees, compared with what the runtime was told.
