@@ -35,7 +35,9 @@ fn main() -> anyhow::Result<()> {
     }
     let mut figures = Figures::default();
     for _ in 0..RUNS {
-        runtime.block_on(one_run(&programs.join("vgpu-plugin"), &mut figures))?;
+        let program = programs.join("vgpu-plugin");
+        runtime.block_on(one_life(&program, &mut figures))?;
+        runtime.block_on(one_loss(&program, &mut figures))?;
     }
     for (name, values) in figures.0 {
         let mut values = values;
@@ -60,15 +62,14 @@ impl Figures {
     }
 }
 
-async fn one_run(program: &Path, figures: &mut Figures) -> anyhow::Result<()> {
+/// From its start over twenty pods; the machine is in the agent's memory, so that no file of the
+/// mock's is waited for.
+async fn one_life(program: &Path, figures: &mut Figures) -> anyhow::Result<()> {
     let dir = TempDir::new()?;
-    let state = dir.path().join("machine.json");
-    let machine = Machine::open(&state, Preset::H200x8)?;
     let kubelet = FakeKubelet::new(FakeOptions::under(dir.path()))?;
-    let config = dir.path().join("node.yaml");
-    std::fs::write(&config, CONFIG)?;
+    let config = config(dir.path())?;
     let began = Instant::now();
-    let mut agent = Agent(start(program, dir.path(), &config, &state)?);
+    let mut agent = Agent(start(program, dir.path(), &config, None)?);
     kubelet.wait_until("a registered resource", |k| k.allocatable(RESOURCE) > 0).await?;
     figures.add("exec to registered with all ids, ms", ms(began));
     figures.add("ids", kubelet.allocatable(RESOURCE) as f64);
@@ -95,35 +96,53 @@ async fn one_run(program: &Path, figures: &mut Figures) -> anyhow::Result<()> {
         figures.add(name, if key == "Threads:" { value } else { value * 1024.0 / 1e6 });
     }
 
+    ensure!(agent.0.try_wait()?.is_none(), "the agent ended");
+    Ok(())
+}
+
+/// A card falls off; the machine is in a file that both processes use.
+async fn one_loss(program: &Path, figures: &mut Figures) -> anyhow::Result<()> {
+    let dir = TempDir::new()?;
+    let state = dir.path().join("machine.json");
+    let machine = Machine::open(&state, Preset::H200x8)?;
+    let kubelet = FakeKubelet::new(FakeOptions::under(dir.path()))?;
+    let config = config(dir.path())?;
+    let agent = Agent(start(program, dir.path(), &config, Some(&state))?);
+    kubelet.wait_until("a registered resource", |k| k.allocatable(RESOURCE) > 0).await?;
     let card = machine.devices()?.remove(0);
     let before = kubelet.allocatable(RESOURCE);
     let began = Instant::now();
     machine.faults().lose(&card)?;
     kubelet.wait_until("fewer ids", |k| k.allocatable(RESOURCE) < before).await?;
     figures.add("card lost to the kubelet's list (event), ms", ms(began));
-    ensure!(agent.0.try_wait()?.is_none(), "the agent ended");
+    drop(agent);
     Ok(())
 }
 
-fn start(program: &Path, dir: &Path, config: &Path, state: &Path) -> anyhow::Result<Child> {
-    Command::new(program)
-        .arg("run")
-        .args(["--backend", "mock", "--machine", "h200x8", "--machine-state"])
-        .arg(state)
-        .arg("--config")
-        .arg(config)
-        .arg("--kubelet-dir")
-        .arg(dir)
-        .arg("--cdi-dir")
-        .arg(dir.join("cdi"))
-        .arg("--state-dir")
-        .arg(dir.join("state"))
-        .arg("--hook-dir")
-        .arg(program.parent().context("a program lies in a folder")?)
-        .env("VGPU_LOG", "error")
-        .stdout(Stdio::null())
-        .spawn()
-        .with_context(|| format!("cannot start {}", program.display()))
+fn config(dir: &Path) -> anyhow::Result<PathBuf> {
+    let path = dir.join("node.yaml");
+    std::fs::write(&path, CONFIG)?;
+    Ok(path)
+}
+
+fn start(program: &Path, dir: &Path, config: &Path, state: Option<&Path>) -> anyhow::Result<Child> {
+    let mut command = Command::new(program);
+    command.args(["run", "--backend", "mock", "--machine", "h200x8"]);
+    if let Some(state) = state {
+        command.arg("--machine-state").arg(state);
+    }
+    let hooks = program.parent().context("a program lies in a folder")?;
+    for (flag, path) in [
+        ("--config", config),
+        ("--kubelet-dir", dir),
+        ("--cdi-dir", &dir.join("cdi")),
+        ("--state-dir", &dir.join("state")),
+        ("--hook-dir", hooks),
+    ] {
+        command.arg(flag).arg(path);
+    }
+    let command = command.env("VGPU_LOG", "error").stdout(Stdio::null());
+    command.spawn().with_context(|| format!("cannot start {}", program.display()))
 }
 
 /// The agent; killed when the run ends, however it ends.
