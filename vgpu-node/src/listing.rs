@@ -9,7 +9,7 @@ use vgpu_core::Device;
 use vgpu_core::id::{DeviceId, PartitionId, SlotId};
 use vgpu_core::plan::units::{CardRoom, advertise};
 use vgpu_core::plan::{Held, Inventory, Policy, Want, plan_all};
-use vgpu_core::scheme::{Range, Scheme, SchemeInfo, Sizing};
+use vgpu_core::scheme::{Scheme, Sizing};
 
 use crate::claim::{Claim, Claims, Stage};
 use crate::offer::{OfferKind, ResourceName};
@@ -183,10 +183,10 @@ fn room(
             room
         }
         (_, Sizing::Turns | Sizing::Whole, _) => {
-            CardRoom { units: slots_left(info, held.len()).min(most), requests: None }
+            CardRoom { units: slots::slots_left(info, held.len()).min(most), requests: None }
         }
         (_, Sizing::Range(range), Want::AtLeast(size)) => CardRoom {
-            units: parts_left(card.device, info, range, size, &refs).min(most),
+            units: slots::parts_left(card.device, info, range, size, &refs).min(most),
             requests: None,
         },
         _ => CardRoom { units: simulate(resource, card, slots, held, open, most), requests: None },
@@ -231,38 +231,6 @@ fn paper(device: &Device, scheme: &Scheme, size: vgpu_core::Size, claim: &Claim)
         profile: None,
         domain: Some(claim.record.domain.clone()),
     }
-}
-
-fn slots_left(info: &SchemeInfo, taken: usize) -> u64 {
-    info.max.map_or(u64::MAX, |max| u64::from(max.get()).saturating_sub(taken as u64))
-}
-
-/// How many parts of one size still fit, by the sums.
-fn parts_left(
-    device: &Device,
-    info: &SchemeInfo,
-    range: &Range,
-    size: &vgpu_core::Size,
-    held: &[&Held],
-) -> u64 {
-    let Ok(size) = range.round_up(size) else { return 0 };
-    let mut left = slots_left(info, held.len());
-    if let Some(each) = size.memory.filter(|m| m.0 > 0) {
-        let taken: u64 = held.iter().filter_map(|h| h.size.memory).map(|m| m.0).sum();
-        left = left.min(device.memory.0.saturating_sub(taken) / each.0);
-    }
-    if let Some(each) = size.compute.filter(|c| c.units > 0) {
-        let taken: u64 =
-            held.iter().filter_map(|h| h.size.compute).map(|c| u64::from(c.units)).sum();
-        left = left.min(u64::from(each.of.get()).saturating_sub(taken) / u64::from(each.units));
-    }
-    if let Some(distinct) = range.distinct {
-        let sizes: BTreeSet<String> = held.iter().map(|h| h.size.to_string()).collect();
-        if sizes.len() >= distinct.get() as usize && !sizes.contains(&size.to_string()) {
-            return 0;
-        }
-    }
-    left
 }
 
 /// How many more parts of a profile fit beside what is there and what is allocated.

@@ -1,11 +1,11 @@
 //! Offers laid over cards: which ids there are, what each means, and why a card has none.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use vgpu_core::id::{ClaimId, DeviceId, SlotId};
 use vgpu_core::plan::units::Unit;
-use vgpu_core::plan::{Inventory, Policy, Request, Selector, Want, plan, plan_all};
-use vgpu_core::scheme::{Scheme, SchemeInfo, Sizing};
+use vgpu_core::plan::{Held, Inventory, Policy, Request, Selector, Want, plan, plan_all};
+use vgpu_core::scheme::{Range, Scheme, SchemeInfo, Sizing};
 use vgpu_core::size::{ComputeShare, Size};
 use vgpu_core::{Device, Error, ErrorKind, Result};
 
@@ -248,20 +248,52 @@ fn equal(device: &Device, info: &SchemeInfo, slots: u32) -> std::result::Result<
 /// How many of `ask` an empty card gives, up to `most`.
 fn how_many(empty: &Inventory, ask: &Request, info: &SchemeInfo, most: u32) -> u32 {
     let most = most.min(info.max.map_or(u32::MAX, |max| max.get()));
-    if info.sizing == Sizing::Turns {
-        return most;
+    match (&info.sizing, &ask.want) {
+        (Sizing::Turns, _) => return most,
+        (Sizing::Range(range), Want::AtLeast(size)) => {
+            let fit = parts_left(&empty.devices[0], info, range, size, &[]);
+            return u32::try_from(fit).unwrap_or(u32::MAX).min(most);
+        }
+        _ => {}
     }
     let fits = |n: u32| {
         let asks = vec![ask.clone(); n as usize];
         plan_all(empty, &[], &asks, Policy::Binpack).is_ok()
     };
-    // More never fit where fewer do not: the answer is where `fits` turns false.
-    let (mut low, mut high) = (1, most.min(512));
-    while low < high {
-        let middle = low + (high - low).div_ceil(2);
-        if fits(middle) { low = middle } else { high = middle - 1 }
+    (1..=most.min(64)).take_while(|n| fits(*n)).last().unwrap_or(0)
+}
+
+/// How many more claims a scheme's own limit allows.
+pub(crate) fn slots_left(info: &SchemeInfo, taken: usize) -> u64 {
+    info.max.map_or(u64::MAX, |max| u64::from(max.get()).saturating_sub(taken as u64))
+}
+
+/// How many parts of one size still fit, by the sums.
+pub(crate) fn parts_left(
+    device: &Device,
+    info: &SchemeInfo,
+    range: &Range,
+    size: &Size,
+    held: &[&Held],
+) -> u64 {
+    let Ok(size) = range.round_up(size) else { return 0 };
+    let mut left = slots_left(info, held.len());
+    if let Some(each) = size.memory.filter(|m| m.0 > 0) {
+        let taken: u64 = held.iter().filter_map(|h| h.size.memory).map(|m| m.0).sum();
+        left = left.min(device.memory.0.saturating_sub(taken) / each.0);
     }
-    low
+    if let Some(each) = size.compute.filter(|c| c.units > 0) {
+        let taken: u64 =
+            held.iter().filter_map(|h| h.size.compute).map(|c| u64::from(c.units)).sum();
+        left = left.min(u64::from(each.of.get()).saturating_sub(taken) / u64::from(each.units));
+    }
+    if let Some(distinct) = range.distinct {
+        let sizes: BTreeSet<String> = held.iter().map(|h| h.size.to_string()).collect();
+        if sizes.len() >= distinct.get() as usize && !sizes.contains(&size.to_string()) {
+            return 0;
+        }
+    }
+    left
 }
 
 /// What a claim's ids ask for together, on each card: one want, or several where the scheme's parts

@@ -93,3 +93,32 @@ fn ids_on_several_cards_are_refused_with_what_each_has_free() {
     let e = node.allocate(&resource("vgpu.dev/mem"), &many).expect_err("more than the largest");
     assert!(e.to_string().contains("1 to 12"), "{e}");
 }
+
+/// What is advertised of an empty node is really there: every id can be allocated and prepared.
+#[test]
+fn every_advertised_slice_can_be_had() {
+    for (preset, offer) in [
+        (
+            Preset::H200x8,
+            r#"{"kind": "slice", "size": {"memory": "10Gi"}, "schemes": ["time-slice"]}"#,
+        ),
+        (Preset::Mlu370x8, r#"{"kind": "slice", "size": {"memory": "5Gi", "computePercent": 9}}"#),
+        (Preset::Mlu370x8, r#"{"kind": "slice", "slots": 7}"#),
+        (Preset::K100x8, r#"{"kind": "slice", "slots": 3}"#),
+        (Preset::A100x4Mig, r#"{"kind": "slice", "profile": "2g.10gb"}"#),
+        (Preset::Mlu370x4Mim, r#"{"kind": "slice", "size": {"memory": "10Gi"}}"#),
+    ] {
+        let offers = format!("[{}]", offer.replacen('{', r#"{"resource": "vgpu.dev/slice", "#, 1));
+        let world = World::new(preset, &offers);
+        let node = world.node();
+        let all = healthy(&node, "vgpu.dev/slice");
+        assert!(all > 0, "{preset}: {offer}: {:?}", node.layout());
+        for n in 0..all {
+            let (_, ids) = allocate(&node, "vgpu.dev/slice", 1)
+                .unwrap_or_else(|e| panic!("{preset}: {offer}: {n} of {all}: {e}"));
+            node.prepare(&start("vgpu.dev/slice", &ids))
+                .unwrap_or_else(|e| panic!("{preset}: {offer}: {n} of {all}: {e}"));
+        }
+        assert_eq!(healthy(&node, "vgpu.dev/slice"), all, "{preset}: {offer}");
+    }
+}
