@@ -105,12 +105,14 @@ fn overlap(device: &DeviceId, one: &ResourceName, other: &ResourceName) -> Error
 fn lay(offer: &Offer, device: &Device) -> std::result::Result<CardSlots, String> {
     let empty = Inventory { devices: vec![device.clone()], links: vec![] };
     let wants = wants(offer, device)?;
-    let mut why = String::from("none of the schemes of the offer is there");
+    let mut first = None;
     for (info, shape, want, most) in wants {
         let ask = ask(offer, device, want.clone(), &info.scheme);
         match plan(&empty, &[], &ask, Policy::Binpack) {
+            // The strongest way is the one that was hoped for; its reason is told.
             Err(refusal) => {
-                why = refusal.reasons.first().map_or(why, |reason| reason.why.to_string());
+                let reason = refusal.reasons.into_iter().next();
+                first = first.or(reason.map(|reason| reason.why.to_string()));
             }
             Ok(_) => {
                 let count = match &offer.kind {
@@ -121,7 +123,30 @@ fn lay(offer: &Offer, device: &Device) -> std::result::Result<CardSlots, String>
             }
         }
     }
-    Err(why)
+    Err(first.unwrap_or_else(|| no_way(offer, device)))
+}
+
+/// Why no scheme of the card could be asked at all.
+fn no_way(offer: &Offer, device: &Device) -> String {
+    let there: Vec<&str> = device.schemes.iter().map(|info| info.scheme.as_str()).collect();
+    let missing = offer.schemes.iter().find(|s| !there.contains(&s.as_str()));
+    if let (Some(scheme), OfferKind::Slice(_) | OfferKind::Unit { .. }) = (missing, &offer.kind) {
+        return format!("{scheme} is not among the card's schemes ({})", there.join(", "));
+    }
+    match &offer.kind {
+        OfferKind::Slice(Slice::Profile(profile)) => {
+            let profiles = device.schemes.iter().filter_map(|info| match &info.sizing {
+                Sizing::Profiles(profiles) => Some(profiles),
+                _ => None,
+            });
+            let names: Vec<String> = profiles.flatten().map(|p| p.id.to_string()).collect();
+            format!("the card has no profile {profile} (it has {})", names.join(", "))
+        }
+        OfferKind::Unit { .. } => {
+            format!("none of the card's schemes ({}) has sizes by memory", there.join(", "))
+        }
+        _ => format!("none of the card's schemes ({}) serves the offer", there.join(", ")),
+    }
 }
 
 /// The request of one id on one card, under one scheme.
@@ -158,7 +183,7 @@ fn wants<'d>(offer: &Offer, device: &'d Device) -> std::result::Result<Vec<Way<'
         match way(offer, device, info) {
             Ok(Some((shape, want, most))) => ways.push((info, shape, want, most)),
             Ok(None) => {}
-            Err(e) => why = Some(format!("{}: {e}", info.scheme)),
+            Err(e) => why = why.or(Some(format!("{}: {e}", info.scheme))),
         }
     }
     match (ways.is_empty(), why) {
@@ -196,14 +221,14 @@ fn way(
         }
         OfferKind::Unit { unit, bounds } => {
             let Some(range) = info.range() else { return Ok(None) };
-            let size = unit.size(device, range, 1)?;
             let total = unit.total(device);
             if total < bounds.smallest {
                 return Err(format!(
-                    "the card has {total} units, less than the smallest request of {}",
-                    bounds.smallest
+                    "the card has {total} units of {}, less than the smallest request of {}",
+                    unit.memory, bounds.smallest
                 ));
             }
+            let size = unit.size(device, range, 1)?;
             let count = u32::try_from(total).unwrap_or(u32::MAX);
             if count > 50_000 {
                 return Err(format!(

@@ -142,10 +142,15 @@ where
 async fn hook(stream: UnixStream, node: Arc<Node>, metrics: Arc<Metrics>) -> anyhow::Result<()> {
     let uid = stream.peer_cred()?.uid();
     let mut stream = BufReader::new(stream);
-    let asked =
-        tokio::time::timeout(PATIENCE, line(&mut stream)).await.context("it sent no line")??;
-    let outcome = match serde_json::from_str::<HookRequest>(&asked) {
-        Err(e) => Err(format!("the agent does not understand the hook's line: {e}")),
+    let asked = match tokio::time::timeout(PATIENCE, line(&mut stream)).await {
+        Ok(asked) => asked.and_then(|text| {
+            serde_json::from_str::<HookRequest>(&text)
+                .map_err(|e| format!("the agent does not understand the hook's line: {e}"))
+        }),
+        Err(_elapsed) => Err(format!("the agent got no line within {} s", PATIENCE.as_secs())),
+    };
+    let outcome = match asked {
+        Err(why) => Err(why),
         Ok(_) if uid != rustix::process::geteuid().as_raw() && uid != 0 => {
             Err(format!("user {uid} may not confine containers"))
         }
@@ -189,11 +194,18 @@ async fn tell(stream: UnixStream, node: Arc<Node>) -> anyhow::Result<()> {
     send(&mut BufReader::new(stream), &serde_json::to_string(&reply)?).await
 }
 
-async fn line(stream: &mut BufReader<UnixStream>) -> anyhow::Result<String> {
+/// One line; the error is for the peer.
+async fn line(stream: &mut BufReader<UnixStream>) -> Result<String, String> {
     let mut text = String::new();
-    let got = stream.take(LONGEST_LINE).read_line(&mut text).await?;
-    anyhow::ensure!(got > 0 && text.ends_with('\n'), "the line is empty, cut or too long");
-    Ok(text)
+    match stream.take(LONGEST_LINE).read_line(&mut text).await {
+        Ok(_) if text.ends_with('\n') => Ok(text),
+        Ok(0) => Err("the agent got no line".into()),
+        Ok(got) if got as u64 == LONGEST_LINE => {
+            Err(format!("the agent reads lines of at most {LONGEST_LINE} bytes"))
+        }
+        Ok(_) => Err("the agent got half a line".into()),
+        Err(e) => Err(format!("the agent cannot read the line: {e}")),
+    }
 }
 
 async fn send(stream: &mut BufReader<UnixStream>, text: &str) -> anyhow::Result<()> {
