@@ -5,7 +5,7 @@ mod stage;
 use std::collections::BTreeSet;
 
 use stage::raw::Raw;
-use stage::{MEM, Stage, at_once, claim_of, eventually};
+use stage::{MEM, Stage, at_once, eventually};
 use tonic::Code;
 use vgpu_backend_mock::{Calls, Op, Preset};
 use vgpu_core::id::SlotId;
@@ -47,10 +47,27 @@ impl Random {
     }
 }
 
-async fn ends(stage: &Stage, agent: &Agent, pods: &mut Vec<Pod>, which: usize) {
-    let pod = pods.remove(which);
-    assert!(stage.kubelet.delete_pod(&pod.uid));
-    eventually("its claim to be released", || claim_of(agent, &pod, "main", MEM).is_none()).await;
+/// Some pods end, wherever their units lie.
+async fn some_end(stage: &Stage, agent: &Agent, pods: &mut Vec<Pod>, random: &mut Random) {
+    for _ in 0..pods.len() / 4 {
+        let pod = pods.remove(random.below(pods.len()));
+        assert!(stage.kubelet.delete_pod(&pod.uid));
+    }
+    let all = || agent.node().claims().len() == pods.len();
+    eventually("their claims to be released", all).await;
+    // The last release is over, its look at the card included, when the agent asks again.
+    stage::asked(&stage.kubelet, 1).await;
+    has_list(stage, agent).await;
+}
+
+/// Waits until the kubelet has the agent's last list, id by id.
+async fn has_list(stage: &Stage, agent: &Agent) {
+    let same = || {
+        let listing = agent.node().listing();
+        let slots = listing[&MEM.parse_name()].iter().filter(|s| s.healthy);
+        slots.map(|s| s.id.to_string()).collect::<BTreeSet<_>>() == stage.kubelet_ids(MEM)
+    };
+    eventually("the list", same).await;
 }
 
 async fn sixty_four(policy: &str, seed: u64) {
@@ -65,33 +82,25 @@ async fn sixty_four(policy: &str, seed: u64) {
         let count = count.min(free(&stage.kubelet, &pods));
         let name = format!("filler-{}", pods.len());
         pods.push(stage.run(&name, MEM, count).await.0);
-        stage.served(&agent).await;
+        has_list(&stage, &agent).await;
     }
-    for _ in 0..pods.len() / 3 {
-        let which = random.below(pods.len());
-        let pod = pods.remove(which);
-        assert!(stage.kubelet.delete_pod(&pod.uid));
-    }
-    let all = || agent.node().claims().len() == pods.len();
-    eventually("the holes", all).await;
+    some_end(&stage, &agent, &mut pods, &mut random).await;
     let (mut served, mut sum) = (0, 0);
     while served < 64 {
         // The scheduler's sum may be as old as a node status.
         if served % 3 == 0 {
-            stage.served(&agent).await;
+            has_list(&stage, &agent).await;
             sum = free(&stage.kubelet, &pods);
         }
         // Whatever the sum admits; mostly the largest that it does.
         let most = sum.min(LARGEST);
         if most == 0 {
-            let which = random.below(pods.len());
-            ends(&stage, &agent, &mut pods, which).await;
-            stage.served(&agent).await;
+            some_end(&stage, &agent, &mut pods, &mut random).await;
             sum = free(&stage.kubelet, &pods);
             continue;
         }
         let count = if random.below(3) == 0 { 1 + random.below(most) } else { most };
-        stage.served(&agent).await;
+        has_list(&stage, &agent).await;
         let before = asked(&stage.machine.calls());
         let pod = stage.admit(&format!("p{served}"), MEM, count).await;
         assert_eq!(asked(&stage.machine.calls()), before, "no vendor call at admission");

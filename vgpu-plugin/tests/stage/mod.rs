@@ -4,7 +4,7 @@
 
 pub mod raw;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -105,6 +105,16 @@ impl Stage {
             })
         };
         self.kubelet.wait_until("the agent's lists", same).await.expect("it is served");
+    }
+
+    /// The healthy ids of the last list that the kubelet took, held ones included.
+    pub fn kubelet_ids(&self, resource: &str) -> BTreeSet<String> {
+        let Ok(text) = std::fs::read(self.kubelet.paths().checkpoint()) else {
+            return BTreeSet::new();
+        };
+        let file: serde_json::Value = serde_json::from_slice(&text).expect("a checkpoint");
+        let ids = file["Data"]["RegisteredDevices"][resource].as_array();
+        ids.into_iter().flatten().map(|id| id.as_str().expect("an id").to_owned()).collect()
     }
 
     /// How many ids of each resource the kubelet may give.
@@ -290,10 +300,11 @@ pub fn waiting(error: &StartError) -> &str {
     }
 }
 
-/// Silence is proof as soon as the list and the checkpoint agree.
+/// Silence is proof as soon as the list and the checkpoint agree, but for a claim so young that the
+/// kubelet may have answered before it was opened.
 pub fn at_once() -> AbsenceOptions {
     let zero = Duration::ZERO;
-    AbsenceOptions { unbroken: zero, apart: zero, age: zero, ..never() }
+    AbsenceOptions { unbroken: zero, apart: zero, age: Duration::from_millis(500), ..never() }
 }
 
 /// Waits until something holds.
