@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use crate::cluster::test::Scenario;
@@ -30,7 +30,8 @@ fn pace(world: &World, count: usize, rounds: usize) -> Result<String> {
 /// Makes so many pods at once, waits until all run, and then for their end.
 fn start(world: &World, stem: &str, count: usize, limits: &[(&str, u32)]) -> Result<Duration> {
     let names: BTreeSet<String> = (0..count).map(|n| format!("{stem}-{n}")).collect();
-    let script = if limits.is_empty() { STAY.to_owned() } else { format!("{PROBE}{STAY}") };
+    // The same work in both, or the two could not be compared.
+    let script = format!("{PROBE}{STAY}");
     let all: Vec<&String> = names.iter().collect();
     let began = Instant::now();
     std::thread::scope(|scope| {
@@ -46,7 +47,8 @@ fn start(world: &World, stem: &str, count: usize, limits: &[(&str, u32)]) -> Res
         makers.into_iter().try_for_each(|m| m.join().expect("a maker of pods does not panic"))
     })?;
     let mut waiting = names.clone();
-    let took = world.cluster.api.watch("/api/v1/namespaces/default/pods?watch=1", |change| {
+    let path = "/api/v1/namespaces/default/pods?watch=1";
+    let watched = world.cluster.api.watch(path, |change| {
         let object = &change["object"];
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
         ensure!(!(names.contains(name) && failed(object)), "pod {name}: {}", why(object));
@@ -54,7 +56,9 @@ fn start(world: &World, stem: &str, count: usize, limits: &[(&str, u32)]) -> Res
             waiting.remove(name);
         }
         Ok(waiting.is_empty().then(|| began.elapsed()))
-    })?;
+    });
+    let took =
+        watched.with_context(|| format!("{} pods do not run: {waiting:?}", waiting.len()))?;
     if !limits.is_empty() {
         for name in &names {
             let seen = world.checked(name, "main")?;

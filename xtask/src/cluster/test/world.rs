@@ -12,7 +12,7 @@ use serde_json::Value;
 use vgpu_backend_mock::{Machine, Preset};
 
 use crate::cluster::config::NODE;
-use crate::cluster::process::wait_for;
+use crate::cluster::process::{retry, wait_for};
 use crate::cluster::test::seen::Seen;
 use crate::cluster::up::Cluster;
 
@@ -89,7 +89,8 @@ impl World {
             .context("cannot write the agent's configuration")
     }
 
-    /// One offer for each way to divide a card.
+    /// One offer for each way to divide a card. The schemes are named, since an H200 forgets its MIG mode at a reboot,
+    /// and only a scheme that is named may be entered.
     pub(crate) fn offers(&self) -> Result<String> {
         let cards = self.machine.devices()?;
         ensure!(cards.len() == 6, "the mixed machine has {} cards, not 6", cards.len());
@@ -99,6 +100,7 @@ impl World {
 - resource: vgpu.dev/mig
   kind: slice
   profile: 1g.18gb
+  schemes: [mig]
   select: {{devices: [\"{}\"]}}
   minimum: {{memory: hardware, compute: hardware, faults: hardware}}
 - {{resource: vgpu.dev/dcu, kind: slice, slots: 4, select: {{vendors: [hygon]}}}}
@@ -106,6 +108,7 @@ impl World {
   kind: unit
   unit: 1Gi
   largest: 16
+  schemes: [smlu]
   select: {{vendors: [cambricon]}}
   minimum: {{memory: driver}}
 ",
@@ -250,8 +253,11 @@ impl World {
     /// What the agent says of its claims.
     pub(crate) fn claims(&self) -> Result<Vec<Value>> {
         let socket = self.cluster.node.layout.dir.join("vgpu/claims.sock");
-        let mut stream = UnixStream::connect(&socket)
-            .with_context(|| format!("cannot ask the agent at {}", socket.display()))?;
+        // An agent that has just been started opens it a moment later.
+        let mut stream = retry(PATIENCE, || {
+            UnixStream::connect(&socket)
+                .with_context(|| format!("cannot ask the agent at {}", socket.display()))
+        })?;
         let mut text = String::new();
         stream.read_to_string(&mut text)?;
         let reply: Value = serde_json::from_str(&text).context("the agent's answer is no JSON")?;
@@ -285,15 +291,24 @@ impl World {
         names.iter().try_for_each(|name| self.delete(name))
     }
 
-    /// After a failure: what the agent and the kubelet said last.
+    /// After a failure: what the agent said last, and what it holds.
     pub(crate) fn explain(&self) {
-        for name in ["agent", "kubelet"] {
-            let tail = self.cluster.node.log_tail(name);
-            crate::say(&format!("  the end of {name}'s log:\n{}", indent(&tail)));
-        }
+        let log = self.cluster.node.log_tail("agent");
+        log.lines().for_each(|line| crate::say(&format!("    agent: {}", shortened(line))));
         match self.claims() {
-            Ok(claims) => claims.iter().for_each(|c| crate::say(&format!("  claim {c}"))),
-            Err(error) => crate::say(&format!("  its claims are not known: {error:#}")),
+            Ok(claims) => claims.iter().for_each(|claim| {
+                let word = |key: &str| claim[key].as_str().unwrap_or("-").to_owned();
+                let pod = claim["holder"]["pod"].as_str().unwrap_or("-");
+                crate::say(&format!(
+                    "    claim: {} {} {} of pod {pod}, ids {}, {}",
+                    word("claim"),
+                    word("resource"),
+                    word("state"),
+                    shortened(&claim["ids"].to_string()),
+                    shortened(&word("trouble"))
+                ));
+            }),
+            Err(error) => crate::say(&format!("    its claims are not known: {error:#}")),
         }
     }
 
@@ -342,6 +357,10 @@ pub(crate) fn why(pod: &Value) -> String {
     words.join(", ")
 }
 
-fn indent(text: &str) -> String {
-    text.lines().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
+fn shortened(line: &str) -> String {
+    const MOST: usize = 240;
+    match line.char_indices().nth(MOST) {
+        Some((at, _)) => format!("{}…", &line[..at]),
+        None => line.to_owned(),
+    }
 }
