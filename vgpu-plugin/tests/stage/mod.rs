@@ -213,7 +213,8 @@ impl Stage {
         cards.iter().flat_map(|card| self.machine.truth(card).expect("parts")).collect()
     }
 
-    fn write_boot_id(&self) {
+    /// Tells the machine's boot id where the host's root is.
+    pub fn write_boot_id(&self) {
         let dir = self.dir.path().join("root/proc/sys/kernel/random");
         std::fs::create_dir_all(&dir).expect("a folder");
         let id = self.machine.boot_id().expect("a boot id");

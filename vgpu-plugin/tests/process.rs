@@ -1,0 +1,384 @@
+//! The program itself, as a process that is signalled, killed, and ended between two vendor calls.
+
+mod stage;
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use stage::raw::socket_of;
+use stage::{
+    DCU, GPU, GUARD, MEM, MIG, Stage, cdi_name, config_text, eventually, facts, folder, mixed,
+};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use vgpu_backend_mock::{Action, At, Machine, Op, Preset, Rule};
+use vgpu_kubelet_plugin::fake::FakeKubelet;
+use vgpu_plugin::sockets::{ClaimsReply, SocketPaths};
+
+/// A stage whose machine is in a file, so that the program uses it too.
+fn stage() -> (Stage, PathBuf) {
+    let mut stage = Stage::new(Preset::Mixed);
+    let file = stage.dir.path().join("machine.json");
+    stage.machine = Machine::open(&file, Preset::Mixed).expect("a machine");
+    stage.write_boot_id();
+    (stage, file)
+}
+
+/// The program. It is killed where a test fails.
+struct Program {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Program {
+    fn start(stage: &Stage, machine: &Path) -> Self {
+        let dir = stage.dir.path();
+        let log = dir.join("log");
+        let file = std::fs::File::options().create(true).append(true).open(&log).expect("a log");
+        let child = Command::new(env!("CARGO_BIN_EXE_vgpu-plugin"))
+            .arg("run")
+            .args(["--backend", "mock", "--machine", "mixed", "--machine-state"])
+            .arg(machine)
+            .arg("--config")
+            .arg(dir.join("node.yaml"))
+            .arg("--kubelet-dir")
+            .arg(dir.join("k"))
+            .arg("--cdi-dir")
+            .arg(stage.cdi_dir())
+            .arg("--state-dir")
+            .arg(stage.state_dir())
+            .arg("--host-root")
+            .arg(dir.join("root"))
+            .arg("--hook-dir")
+            .arg(dir)
+            .env("VGPU_LOG", "info")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(file)
+            .spawn()
+            .expect("the program starts");
+        Self { child, log }
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = i32::try_from(self.child.id()).expect("a pid");
+        let pid = rustix::process::Pid::from_raw(pid).expect("not 0");
+        rustix::process::kill_process(pid, signal).expect("it runs");
+    }
+
+    /// Waits for its end.
+    async fn ended(&mut self) -> ExitStatus {
+        let until = Instant::now() + GUARD;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("it is ours") {
+                return status;
+            }
+            assert!(Instant::now() < until, "it does not end:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            println!("the program's log:\n{}", self.log());
+        }
+    }
+}
+
+fn configure(stage: &Stage, offers: &str) {
+    std::fs::write(stage.dir.path().join("node.yaml"), config_text(offers)).expect("written");
+    std::fs::write(stage.dir.path().join("vgpu-hook"), "").expect("written");
+}
+
+async fn allocatable(stage: &Stage, resource: &str, count: usize, program: &Program) {
+    let waited = stage.kubelet.wait_allocatable(resource, count).await;
+    waited.unwrap_or_else(|e| panic!("{e}\n{}", program.log()));
+}
+
+/// Waits until each resource of the mixed machine is there to be had.
+async fn up(stage: &Stage, program: &Program) {
+    allocatable(stage, DCU, 8, program).await;
+    for resource in [GPU, MIG, MEM] {
+        let some = |k: &FakeKubelet| k.allocatable(resource) > 0;
+        let waited = stage.kubelet.wait_until(resource, some).await;
+        waited.unwrap_or_else(|e| panic!("{e}\n{}", program.log()));
+    }
+}
+
+/// What the program says of its claims.
+async fn claims(stage: &Stage) -> Option<ClaimsReply> {
+    let socket = SocketPaths::under(&stage.state_dir()).claims;
+    let mut stream = tokio::net::UnixStream::connect(socket).await.ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.ok()?;
+    serde_json::from_str(&text).ok()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_is_killed_and_started_again_and_ends_in_order() {
+    let (stage, machine) = stage();
+    configure(&stage, &mixed(&stage.machine));
+    let mut program = Program::start(&stage, &machine);
+    up(&stage, &program).await;
+    let (pod, view) = stage.run("holder", DCU, 1).await;
+    let (other, other_view) = stage.run("other", MEM, 4).await;
+    stage.has_exactly(&other, "main", &other_view);
+    let before = (stage.parts(), stage.specs(), claims(&stage).await.expect("it answers"));
+    for _ in 0..3 {
+        program.child.kill().expect("it runs");
+        program.ended().await;
+        allocatable(&stage, DCU, 0, &program).await;
+        program = Program::start(&stage, &machine);
+        up(&stage, &program).await;
+        let after = (stage.parts(), stage.specs(), claims(&stage).await.expect("it answers"));
+        assert_eq!(after, before);
+        assert_eq!(stage.start(&pod.uid, "main").await, view);
+        assert_eq!(stage.start(&other.uid, "main").await, other_view);
+    }
+    program.signal(rustix::process::Signal::TERM);
+    let status = program.ended().await;
+    assert_eq!(status.code(), Some(0), "{}", program.log());
+    allocatable(&stage, DCU, 0, &program).await;
+    assert_eq!(stage.specs(), before.1, "who runs keeps what it has");
+    let sockets = SocketPaths::under(&stage.state_dir());
+    assert!(!sockets.hook.exists() && !sockets.claims.exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hangup_takes_a_good_configuration_and_no_bad_one() {
+    let (stage, machine) = stage();
+    let quarters =
+        format!("- {{resource: {DCU}, kind: slice, slots: 4, select: {{vendors: [hygon]}}}}");
+    configure(&stage, &quarters);
+    let program = Program::start(&stage, &machine);
+    allocatable(&stage, DCU, 8, &program).await;
+    let file = stage.dir.path().join("node.yaml");
+    let mut refusals = 0;
+    for bad in [
+        config_text(&quarters.replace("slots", "slotz")),
+        config_text(&quarters)[..40].to_owned(),
+        config_text(&format!(
+            "{quarters}\n- {{resource: vgpu.dev/all, kind: slice, slots: 2, select: {{vendors: [hygon]}}}}"
+        )),
+    ] {
+        std::fs::write(&file, bad).expect("written");
+        program.signal(rustix::process::Signal::HUP);
+        refusals += 1;
+        let told = || program.log().matches("kept the last good configuration").count() == refusals;
+        eventually("the refusal to be told", told).await;
+        assert_eq!(stage.kubelet.allocatable(DCU), 8);
+    }
+    std::fs::remove_file(&file).expect("there was one");
+    program.signal(rustix::process::Signal::HUP);
+    let told = || program.log().matches("kept the last good configuration").count() == refusals + 1;
+    eventually("the refusal to be told", told).await;
+    stage.run("served", DCU, 1).await;
+    configure(&stage, &quarters.replace("slots: 4", "slots: 2"));
+    program.signal(rustix::process::Signal::HUP);
+    // Three halves, and the quarter that is held.
+    allocatable(&stage, DCU, 4, &program).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_dies_between_two_vendor_calls_and_nothing_is_lost() {
+    let (stage, machine) = stage();
+    configure(&stage, &mixed(&stage.machine));
+    let before = stage.parts().len();
+    let mut program = Program::start(&stage, &machine);
+    let (mut pods, mut deaths) = (Vec::new(), Vec::new());
+    for (op, action, nth) in [
+        (Op::Create, Action::AbortBefore, 1),
+        (Op::Create, Action::AbortAfter, 1),
+        (Op::Create, Action::AbortAfter, 2),
+        (Op::Edits, Action::AbortBefore, 1),
+        (Op::Partitions, Action::AbortAfter, 1),
+    ] {
+        let told = format!("{op} {action:?} {nth}");
+        up(&stage, &program).await;
+        let pod = stage.admit(&format!("p{}", pods.len()), MEM, 2).await;
+        let rule = Rule::new(At::CallsOf(op), action).nth(nth);
+        let rule = stage.machine.faults().add(rule).expect("a rule");
+        let uid = pod.uid.clone();
+        // It dies in this or in a later try; where the call has no such step it lives.
+        let outcome = stage.kubelet.start_container(&uid, "main").await;
+        if outcome.is_err() || stage.machine.faults().has_hit(rule).expect("known") {
+            let status = program.ended().await;
+            assert_eq!(status.code(), None, "{told}: it was not ended by the abort: {status}");
+            deaths.push(told.clone());
+            program = Program::start(&stage, &machine);
+        }
+        stage.machine.faults().take_all_back().expect("no rules");
+        let view = stage.start(&uid, "main").await;
+        stage.has_exactly(&pod, "main", &view);
+        pods.push(pod);
+        assert_eq!(stage.parts().len(), before + pods.len(), "{told}: leaked or doubled");
+    }
+    // Taking down: the part goes, the process dies, another pod has the ids already.
+    for nth in 1..=2 {
+        up(&stage, &program).await;
+        let last = pods.pop().expect("one");
+        let rule = Rule::new(At::CallsOf(Op::Destroy), Action::AbortAfter).nth(nth);
+        let rule = stage.machine.faults().add(rule).expect("a rule");
+        assert!(stage.kubelet.delete_pod(&last.uid));
+        let next = stage.admit("next", MEM, 2).await;
+        let again = next.device_ids("main", MEM) == last.device_ids("main", MEM);
+        let outcome = stage.kubelet.start_container(&next.uid, "main").await;
+        if outcome.is_err() || stage.machine.faults().has_hit(rule).expect("known") {
+            program.ended().await;
+            deaths.push(format!("destroy {nth}"));
+            program = Program::start(&stage, &machine);
+        }
+        stage.machine.faults().take_all_back().expect("no rules");
+        let view = stage.start(&next.uid, "main").await;
+        stage.has_exactly(&next, "main", &view);
+        assert_eq!(view.cdi_devices[0].name, cdi_name(&next, "main", MEM));
+        pods.push(next);
+        if again {
+            assert_eq!(stage.parts().len(), before + pods.len(), "leaked or doubled");
+        }
+    }
+    println!("it died at {deaths:?}");
+    assert!(deaths.len() >= 5, "{deaths:?}");
+    let owned: std::collections::BTreeSet<_> = {
+        let mut parts = std::collections::BTreeSet::new();
+        for pod in &pods {
+            parts.extend(facts(&stage.start(&pod.uid, "main").await).grants[0].part.clone());
+        }
+        parts
+    };
+    assert_eq!(owned.len(), pods.len(), "no part is in two containers");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_of_100_megabytes_gets_an_error_and_it_lives_on() {
+    let (stage, machine) = stage();
+    configure(&stage, &mixed(&stage.machine));
+    let mut program = Program::start(&stage, &machine);
+    up(&stage, &program).await;
+    let folder = &stage.kubelet.paths().device_plugins;
+    let mut raw = stage::raw::Raw::to(folder, DCU).await;
+    let ids: Vec<String> = (0..1_000).map(|_| "x".repeat(100_000)).collect();
+    let e = raw.allocate(&ids).await.expect_err("too large");
+    assert_eq!(e.code(), tonic::Code::OutOfRange, "{e}");
+    assert!(e.message().contains("limit"), "{e}");
+    // Not even gRPC.
+    let socket = socket_of(folder, DCU);
+    let mut stream = tokio::net::UnixStream::connect(&socket).await.expect("it listens");
+    let junk = vec![0x55_u8; 1 << 20];
+    for _ in 0..100 {
+        if stream.write_all(&junk).await.is_err() {
+            break;
+        }
+    }
+    let hook = SocketPaths::under(&stage.state_dir()).hook;
+    let mut stream = tokio::net::UnixStream::connect(&hook).await.expect("it listens");
+    for _ in 0..100 {
+        if stream.write_all(&junk).await.is_err() {
+            break;
+        }
+    }
+    assert!(program.child.try_wait().expect("ours").is_none(), "it lives");
+    stage.run("served", DCU, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replaced_driver_has_it_start_itself_anew() {
+    let (stage, machine) = stage();
+    configure(&stage, &mixed(&stage.machine));
+    let mut program = Program::start(&stage, &machine);
+    up(&stage, &program).await;
+    let (pod, view) = stage.run("holder", MEM, 4).await;
+    stage.machine.faults().replace_driver().expect("replaced");
+    let anew = || program.log().contains("the driver was replaced; starting anew");
+    eventually("it to start itself anew", anew).await;
+    let twice = || program.log().matches("offered").count() > 4;
+    eventually("it to serve again", twice).await;
+    up(&stage, &program).await;
+    assert!(program.child.try_wait().expect("ours").is_none(), "under the same pid");
+    assert_eq!(stage.start(&pod.uid, "main").await, view);
+    stage.run("next", DCU, 1).await;
+}
+
+#[test]
+fn a_configuration_is_checked_from_the_command_line() {
+    let dir = folder();
+    let file = dir.path().join("node.yaml");
+    let check = |text: Option<&str>| {
+        match text {
+            Some(text) => {
+                let mut written = std::fs::File::create(&file).expect("a file");
+                written.write_all(text.as_bytes()).expect("written");
+            }
+            None => std::fs::remove_file(&file).expect("there was one"),
+        }
+        let output = Command::new(env!("CARGO_BIN_EXE_vgpu-plugin"))
+            .arg("check-config")
+            .arg(&file)
+            .output()
+            .expect("it runs");
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("UTF-8");
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let good = config_text("- {resource: vgpu.dev/gpu, kind: whole}");
+    let (code, out, err) = check(Some(&good));
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    assert!(out.contains("1 offers: vgpu.dev/gpu"), "{out}");
+    for (text, word) in [
+        (Some(good.replace("whole", "half")), "whole, slice or unit"),
+        (Some(good.replace("vgpu.dev/gpu", "gpu")), "domain"),
+        (Some(good[..good.len() - 3].to_owned()), "line"),
+        (None, "cannot read"),
+    ] {
+        let (code, out, err) = check(text.as_deref());
+        assert_eq!((code, out.as_str()), (Some(1), ""), "{word}");
+        assert!(err.contains(word), "{word}: {err}");
+        assert!(err.contains(file.to_str().expect("UTF-8")), "it names the file: {err}");
+        assert_eq!(err.lines().count(), 1, "one line: {err}");
+    }
+}
+
+#[test]
+fn what_cannot_be_started_is_told_in_one_line() {
+    let dir = folder();
+    let config = dir.path().join("node.yaml");
+    std::fs::write(&config, config_text("- {resource: vgpu.dev/gpu, kind: whole}"))
+        .expect("written");
+    let run = |args: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_vgpu-plugin"))
+            .arg("run")
+            .arg("--config")
+            .arg(&config)
+            .arg("--state-dir")
+            .arg(dir.path().join("state"))
+            .arg("--cdi-dir")
+            .arg(dir.path().join("cdi"))
+            .arg("--kubelet-dir")
+            .arg(dir.path().join("k"))
+            .args(args)
+            .env("VGPU_LOG", "off")
+            .output()
+            .expect("it runs");
+        (output.status.code(), String::from_utf8(output.stderr).expect("UTF-8"))
+    };
+    for (args, word) in [
+        (&["--backend", "mock", "--machine", "none"][..], "name a preset"),
+        (&["--backend", "mock", "--backend", "mock"], "given twice"),
+        (&["--backend", "mock", "--hook-dir", "/nowhere"], "install vgpu-hook there"),
+        (&["--backend", "mock", "--metrics-address", "192.0.2.1:1"], "--metrics-address"),
+    ] {
+        let (code, said) = run(args);
+        assert_eq!(code, Some(1), "{word}: {said}");
+        assert!(said.contains(word), "{word}: {said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+}
