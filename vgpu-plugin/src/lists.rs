@@ -31,10 +31,10 @@ impl Lists {
         let (follower, followed) = (lists.clone(), Arc::downgrade(node));
         node.on_change(move || {
             if let Some(node) = followed.upgrade() {
-                follower.update(&node.listing());
+                follower.update(&node);
             }
         });
-        lists.update(&node.listing());
+        lists.update(node);
         lists
     }
 
@@ -57,8 +57,10 @@ impl Lists {
         last.slots.keys().cloned().collect()
     }
 
-    fn update(&self, listing: &Arc<Listing>) {
+    fn update(&self, node: &Node) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        // Read under the lock: of two changes at once, the older list must not be sent last.
+        let listing = node.listing();
         let before = std::mem::replace(&mut last.slots, listing.clone());
         for (resource, slots) in listing.iter() {
             if before.get(resource) != Some(slots) {
