@@ -280,7 +280,14 @@ impl Node {
 
     /// Writes a claim down, durably, and then shows it to everybody.
     pub(crate) fn journal(&self, record: &ClaimRecord) -> Result<()> {
-        lock(&self.ledger).put(record.claim.as_str(), record)?;
+        let key = record.claim.as_str();
+        match record.stage {
+            // A full disk must not keep parts from being taken down.
+            Stage::Broken(_) | Stage::Releasing => lock(&self.ledger).put_last(key, record)?,
+            Stage::Intended | Stage::Open | Stage::Prepared => {
+                lock(&self.ledger).put(key, record)?;
+            }
+        }
         if let Some(claim) = self.state().claims.find_mut(&record.claim) {
             claim.record = record.clone();
             claim.journalled = true;

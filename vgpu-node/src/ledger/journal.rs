@@ -40,6 +40,8 @@ pub(super) enum About<'k> {
     Boot,
     /// The key's record ends.
     Forget(&'k str),
+    /// The key's record, on the way to its end.
+    Last(&'k str),
     Put(&'k str),
 }
 
@@ -104,7 +106,9 @@ impl Journal {
         match about {
             About::Boot => self.boot = line.to_vec(),
             About::Forget(key) => drop(self.lines.remove(key)),
-            About::Put(key) => drop(self.lines.insert(key.to_owned(), line.to_vec())),
+            About::Last(key) | About::Put(key) => {
+                drop(self.lines.insert(key.to_owned(), line.to_vec()));
+            }
         }
     }
 
@@ -114,7 +118,7 @@ impl Journal {
     /// that was kept back for it.
     pub(super) fn add(&mut self, about: About<'_>, line: &[u8]) -> Result<()> {
         let added = match about {
-            About::Forget(_) => {
+            About::Forget(_) | About::Last(_) => {
                 self.append(line).or_else(|e| self.with_reserve(e, |journal| journal.append(line)))
             }
             About::Boot | About::Put(_) => self.keep_reserve().and_then(|()| self.append(line)),

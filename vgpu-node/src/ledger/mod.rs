@@ -103,13 +103,19 @@ impl<R: Serialize + DeserializeOwned + Clone> Ledger<R> {
     ///
     /// # Errors
     /// `Io`, and the key has the record that it had; a full disk refuses new records in time to
-    /// leave room for [`Self::forget`]. `Invalid` for a record that cannot be written as JSON.
+    /// leave room for [`Self::put_last`] and [`Self::forget`]. `Invalid` for a record that cannot be written as JSON.
     pub fn put(&mut self, key: impl Into<String>, record: &R) -> Result<()> {
         let key = key.into();
-        let entry = Entry::Put { key: key.clone(), record: record.clone() };
-        self.add(About::Put(&key), &entry)?;
-        self.records.insert(key, record.clone());
-        Ok(())
+        self.set(About::Put(&key), &key, record)
+    }
+
+    /// Sets the record of a key that is on the way to its end: a full disk does not refuse it, since
+    /// room was kept back for it.
+    ///
+    /// # Errors
+    /// As [`Self::put`], but for the full disk.
+    pub fn put_last(&mut self, key: &str, record: &R) -> Result<()> {
+        self.set(About::Last(key), key, record)
     }
 
     /// Ends the record of a key; durable when it returns. A key without record needs nothing.
@@ -141,6 +147,13 @@ impl<R: Serialize + DeserializeOwned + Clone> Ledger<R> {
         }
         self.add(About::Boot, &Entry::Boot { id: id.to_owned() })?;
         self.boot_id = Some(id.to_owned());
+        Ok(())
+    }
+
+    fn set(&mut self, about: About<'_>, key: &str, record: &R) -> Result<()> {
+        let entry = Entry::Put { key: key.to_owned(), record: record.clone() };
+        self.add(about, &entry)?;
+        self.records.insert(key.to_owned(), record.clone());
         Ok(())
     }
 
