@@ -12,14 +12,26 @@ use crate::cluster::process::output;
 /// What pods run, and what holds their sandbox.
 pub(crate) const IMAGE: &str = "vgpu.dev/busybox:1";
 
+/// The same with our agent and the machine's libraries that it needs.
+pub(crate) const AGENT_IMAGE: &str = "vgpu.dev/agent:1";
+
 /// Names under which the one program is found.
 const APPLETS: [&str; 18] = [
     "cat", "date", "dd", "echo", "env", "find", "grep", "id", "ls", "mount", "ps", "readlink",
     "sed", "sh", "sleep", "stat", "test", "true",
 ];
 
+/// What goes into an image.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Contents<'c> {
+    pub(crate) name: &'c str,
+    pub(crate) busybox: &'c Path,
+    /// Programs for `/bin`, with the libraries that `ldd` names.
+    pub(crate) programs: &'c [&'c Path],
+}
+
 /// Writes an archive that `ctr images import` takes.
-pub(crate) fn write(busybox: &Path, archive: &Path, scratch: &Path) -> Result<()> {
+pub(crate) fn write(contents: &Contents<'_>, archive: &Path, scratch: &Path) -> Result<()> {
     let root = scratch.join("rootfs");
     let layout = scratch.join("layout");
     let blobs = layout.join("blobs/sha256");
@@ -27,10 +39,13 @@ pub(crate) fn write(busybox: &Path, archive: &Path, scratch: &Path) -> Result<()
         fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     }
     let program = root.join("bin/busybox");
-    fs::copy(busybox, &program).context("cannot copy busybox")?;
+    fs::copy(contents.busybox, &program).context("cannot copy busybox")?;
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
     for applet in APPLETS {
         symlink("busybox", root.join("bin").join(applet))?;
+    }
+    for program in contents.programs {
+        add_program(&root, program)?;
     }
     let layer = scratch.join("layer.tar");
     pack(&root, &layer)?;
@@ -51,11 +66,27 @@ pub(crate) fn write(busybox: &Path, archive: &Path, scratch: &Path) -> Result<()
     });
     let manifest = blob(&blobs, &serde_json::to_vec(&manifest)?, scratch)?;
     let mut entry = manifest.descriptor("application/vnd.oci.image.manifest.v1+json");
-    entry["annotations"] = json!({"io.containerd.image.name": IMAGE});
+    entry["annotations"] = json!({"io.containerd.image.name": contents.name});
     let index = json!({"schemaVersion": 2, "manifests": [entry]});
     fs::write(layout.join("index.json"), serde_json::to_vec(&index)?)?;
     fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)?;
     pack(&layout, archive)
+}
+
+/// A program with all that its loader looks for, where it looks.
+fn add_program(root: &Path, program: &Path) -> Result<()> {
+    let name = program.file_name().context("a program has a name")?;
+    fs::copy(program, root.join("bin").join(name))
+        .with_context(|| format!("cannot copy {}", program.display()))?;
+    // A static program has none, and ldd says so by failing.
+    let libraries = output("ldd", [program]).unwrap_or_default();
+    for path in libraries.split_whitespace().filter(|word| word.starts_with('/')) {
+        let inside = root.join(path.trim_start_matches('/'));
+        let folder = inside.parent().expect("a library lies in a folder");
+        fs::create_dir_all(folder)?;
+        fs::copy(path, &inside).with_context(|| format!("cannot copy {path}"))?;
+    }
+    Ok(())
 }
 
 /// A file in the layout, named by its digest.
@@ -120,7 +151,10 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let (program, archive) = (dir.path().join("program"), dir.path().join("image.tar"));
         fs::write(&program, "not a program").expect("writes");
-        write(&program, &archive, &dir.path().join("scratch")).expect("makes an archive");
+        // The test itself stands for a program with libraries.
+        let own = std::env::current_exe().expect("this test's program");
+        let contents = Contents { name: IMAGE, busybox: &program, programs: &[&own] };
+        write(&contents, &archive, &dir.path().join("scratch")).expect("makes an archive");
         let out = dir.path().join("out");
         fs::create_dir(&out).expect("makes");
         let paths = [archive.as_os_str(), "-C".as_ref(), out.as_os_str()];
@@ -144,5 +178,6 @@ mod tests {
         assert_eq!(config["rootfs"]["diff_ids"][0], diff_id);
         let names = output("tar", ["-tf".as_ref(), unpacked.as_os_str()]).expect("lists");
         assert!(names.lines().any(|n| n == "./bin/sh"), "{names}");
+        assert!(names.lines().any(|n| n.contains("libc.so")), "{names}");
     }
 }

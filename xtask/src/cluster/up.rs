@@ -1,6 +1,6 @@
 //! Starting a whole node, and ending it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -9,7 +9,7 @@ use crate::cluster::api::Api;
 use crate::cluster::args::Args;
 use crate::cluster::assets::Assets;
 use crate::cluster::config::{self, ADDRESS, Layout, NODE};
-use crate::cluster::image;
+use crate::cluster::image::{self, Contents, IMAGE};
 use crate::cluster::node::Node;
 use crate::cluster::process::{retry, wait_for};
 
@@ -73,7 +73,7 @@ impl Cluster {
         self.start_etcd()?;
         self.start_containerd()?;
         self.start_apiserver()?;
-        self.import_image()?;
+        self.import(IMAGE, &[])?;
         self.wait_answer("kube-apiserver", "/readyz")?;
         self.start_controllers()?;
         self.start_kubelet()?;
@@ -159,16 +159,19 @@ impl Cluster {
         )
     }
 
-    fn import_image(&self) -> Result<()> {
+    /// Makes an image and gives it to the runtime.
+    pub(crate) fn import(&self, name: &str, programs: &[&Path]) -> Result<()> {
         let scratch = self.node.layout.dir.join("image");
-        std::fs::create_dir_all(&scratch)?;
         let archive = self.node.layout.dir.join("image.tar");
-        image::write(self.assets.busybox(), &archive, &scratch)?;
+        std::fs::create_dir_all(&scratch)?;
+        let contents = Contents { name, busybox: self.assets.busybox(), programs };
+        image::write(&contents, &archive, &scratch)?;
+        std::fs::remove_dir_all(&scratch)?;
         self.wait_containerd()?;
-        let archive = archive.display().to_string();
         let ctr = self.assets.program("ctr");
+        let args = ["-n", "k8s.io", "images", "import"].map(PathBuf::from);
         // It answers only some time after the socket is there.
-        retry(PATIENCE, || self.node.output(&ctr, ["-n", "k8s.io", "images", "import", &archive]))?;
+        retry(PATIENCE, || self.node.output(&ctr, args.iter().chain([&archive])))?;
         Ok(())
     }
 

@@ -11,6 +11,7 @@ use crate::cluster::assets::Assets;
 use crate::cluster::node::Node;
 use crate::cluster::up::Cluster;
 
+mod agent_pod;
 mod cards;
 mod containers;
 mod offers;
@@ -96,6 +97,7 @@ fn chosen(only: &[String]) -> Result<Vec<Scenario>> {
         refusals::SCENARIOS,
         restarts::SCENARIOS,
         cards::SCENARIOS,
+        agent_pod::SCENARIOS,
         pace::SCENARIOS,
     ];
     let mut chosen: Vec<Scenario> = all.concat();

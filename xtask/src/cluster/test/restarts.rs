@@ -28,7 +28,7 @@ fn kubelet_restart(world: &World) -> Result<String> {
         world.cluster.node.signal("kubelet", "KILL")?;
         let names: Vec<String> = (0..4).map(|n| format!("waits-{round}-{n}")).collect();
         for name in &names {
-            world.create(&one(name, &[("vgpu.dev/mig", 1)]))?;
+            world.create(&one(name, &[("vgpu.dev/mlu-memory", 1)]))?;
         }
         for name in &names {
             world.wait_pod(name, "node", |p| Ok(p["spec"]["nodeName"].is_string()))?;
@@ -116,10 +116,13 @@ fn agent_restart(world: &World) -> Result<String> {
 
 /// CDI folder empty, parts gone, another boot id; the kubelet asks for no allocation again, only for PreStart.
 fn reboot(world: &World) -> Result<String> {
+    // Two on one card, whose mode is gone too: neither may wait for the other to let go of it.
+    let pods = ["mig", "mig-too", "units"];
     world.create(&one("mig", &[("vgpu.dev/mig", 1)]))?;
+    world.create(&one("mig-too", &[("vgpu.dev/mig", 1)]))?;
     world.create(&one("units", &[("vgpu.dev/mlu-memory", 4)]))?;
     let mut before = Vec::new();
-    for name in ["mig", "units"] {
+    for name in pods {
         world.wait_running(name)?;
         before.push(world.checked(name, "main")?);
     }
@@ -129,7 +132,7 @@ fn reboot(world: &World) -> Result<String> {
     let began = Instant::now();
     world.start_agent()?;
     world.cluster.start_kubelet()?;
-    for (name, before) in ["mig", "units"].into_iter().zip(before) {
+    for (name, before) in pods.into_iter().zip(before) {
         world.wait_pod(name, "second run", |pod| {
             let status = &pod["status"]["containerStatuses"][0];
             ensure!(pod["status"]["phase"] != "Failed", "it failed: {}", why(pod));
@@ -140,7 +143,7 @@ fn reboot(world: &World) -> Result<String> {
         ensure!(after.grant("size")? == before.grant("size")?, "{name} has another size");
     }
     let seconds = began.elapsed().as_secs_f64();
-    Ok(format!("both run again {seconds:.1} s after kubelet and agent were started"))
+    Ok(format!("all three run again {seconds:.1} s after kubelet and agent were started"))
 }
 
 /// Least, middle and most.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -61,22 +61,28 @@ impl World {
 
     /// Starts the agent as a process of the node itself.
     pub(crate) fn start_agent(&self) -> Result<()> {
+        self.cluster.node.spawn("agent", &self.programs.agent, self.agent_args())
+    }
+
+    /// The agent's program.
+    pub(crate) fn agent(&self) -> &Path {
+        &self.programs.agent
+    }
+
+    /// How the agent is started, wherever it runs.
+    pub(crate) fn agent_args(&self) -> Vec<String> {
         let dir = &self.cluster.node.layout.dir;
         let flag = |name: &str, file: &str| format!("{name}={}", dir.join(file).display());
-        self.cluster.node.spawn(
-            "agent",
-            &self.programs.agent,
-            [
-                "run".to_owned(),
-                flag("--config", "etc/vgpu.yaml"),
-                "--backend=mock".to_owned(),
-                "--machine=mixed".to_owned(),
-                flag("--machine-state", "machine.json"),
-                flag("--hook-dir", "hooks"),
-                "--cdi-dir=/run/cdi".to_owned(),
-                "--metrics-address=127.0.0.1:9400".to_owned(),
-            ],
-        )
+        vec![
+            "run".to_owned(),
+            flag("--config", "etc/vgpu.yaml"),
+            "--backend=mock".to_owned(),
+            "--machine=mixed".to_owned(),
+            flag("--machine-state", "machine.json"),
+            flag("--hook-dir", "hooks"),
+            "--cdi-dir=/run/cdi".to_owned(),
+            "--metrics-address=127.0.0.1:9400".to_owned(),
+        ]
     }
 
     /// Writes the agent's configuration; a running agent takes it at SIGHUP.
@@ -281,14 +287,17 @@ impl World {
         if !self.cluster.node.runs("kubelet") {
             self.cluster.start_kubelet()?;
         }
-        if !self.cluster.node.runs("agent") {
-            self.start_agent()?;
-        }
         let pods = self.cluster.api.get(PODS)?;
         let pods = pods["items"].as_array().cloned().unwrap_or_default();
         let names: Vec<&str> = pods.iter().filter_map(|p| p["metadata"]["name"].as_str()).collect();
         names.iter().try_for_each(|name| self.delete_later(name))?;
-        names.iter().try_for_each(|name| self.delete(name))
+        names.iter().try_for_each(|name| self.delete(name))?;
+        // Last: one of the pods may have been an agent.
+        if self.cluster.node.runs("agent") {
+            return Ok(());
+        }
+        self.start_agent()?;
+        self.wait_allocatable(&[("vgpu.dev/gpu", 1)])
     }
 
     /// After a failure: what the agent said last, and what it holds.
