@@ -147,33 +147,39 @@ async fn both_end_at_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn old_and_new_instance_overlap() {
+    let mut all = tokio::task::JoinSet::new();
     for old_stream_end in [OldStreamEnd::DisconnectsNew, OldStreamEnd::IsIgnored] {
         for orderly in [true, false] {
-            let told = format!("{old_stream_end:?}, orderly: {orderly}");
-            let stage = Stage::with(Preset::Mixed, |k| k.old_stream_end = old_stream_end);
-            let before = stage.parts();
-            let old = stage.agent_with(options(&stage)).await;
-            let running = Running::on(&stage, &old).await;
-            let new = tokio::spawn(Agent::start(stage.choices(), options(&stage)));
-            // The old one serves on while the new one waits for the ledger.
-            let (pod, _) = stage.run("meanwhile", DCU, 1).await;
-            assert!(!new.is_finished(), "{told}: two agents have one ledger");
-            stage.kubelet.delete_pod(&pod.uid);
-            let gone = || claim_of(&old, &pod, "main", DCU).is_none();
-            eventually("the claim to be released", gone).await;
-            if orderly {
-                old.stop().await;
-            } else {
-                drop(old);
-            }
-            let new = new.await.expect("no panic").expect("the new one takes over");
-            running.is_untouched(&stage, &new, &told).await;
-            // However the streams ended, it stays so.
-            asked(&stage.kubelet, 2).await;
-            running.is_untouched(&stage, &new, &told).await;
-            running.ends(&stage, &new, &before).await;
+            all.spawn(overlap(old_stream_end, orderly));
         }
     }
+    all.join_all().await;
+}
+
+async fn overlap(old_stream_end: OldStreamEnd, orderly: bool) {
+    let told = format!("{old_stream_end:?}, orderly: {orderly}");
+    let stage = Stage::with(Preset::Mixed, |k| k.old_stream_end = old_stream_end);
+    let before = stage.parts();
+    let old = stage.agent_with(options(&stage)).await;
+    let running = Running::on(&stage, &old).await;
+    let new = tokio::spawn(Agent::start(stage.choices(), options(&stage)));
+    // The old one serves on while the new one waits for the ledger.
+    let (pod, _) = stage.run("meanwhile", DCU, 1).await;
+    assert!(!new.is_finished(), "{told}: two agents have one ledger");
+    stage.kubelet.delete_pod(&pod.uid);
+    let gone = || claim_of(&old, &pod, "main", DCU).is_none();
+    eventually("the claim to be released", gone).await;
+    if orderly {
+        old.stop().await;
+    } else {
+        drop(old);
+    }
+    let new = new.await.expect("no panic").expect("the new one takes over");
+    running.is_untouched(&stage, &new, &told).await;
+    // However the streams ended, it stays so.
+    asked(&stage.kubelet, 2).await;
+    running.is_untouched(&stage, &new, &told).await;
+    running.ends(&stage, &new, &before).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

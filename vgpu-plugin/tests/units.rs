@@ -49,7 +49,7 @@ impl Random {
 
 /// Some pods end, wherever their units lie.
 async fn some_end(stage: &Stage, agent: &Agent, pods: &mut Vec<Pod>, random: &mut Random) {
-    for _ in 0..pods.len() / 4 {
+    for _ in 0..pods.len() / 2 {
         let pod = pods.remove(random.below(pods.len()));
         assert!(stage.kubelet.delete_pod(&pod.uid));
     }
