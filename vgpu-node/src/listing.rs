@@ -3,7 +3,7 @@
 //! An id that a claim holds is as healthy as its card and part. Of the free ones only so many are
 //! healthy as really fit: a scheduler that counts must not be promised what no card can give.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use vgpu_core::Device;
 use vgpu_core::id::{DeviceId, PartitionId, SlotId};
@@ -50,12 +50,15 @@ pub fn of(layout: &Layout, cards: &BTreeMap<DeviceId, CardView<'_>>, claims: &Cl
         .iter()
         .map(|(name, resource)| (name.clone(), of_resource(resource, cards, claims)))
         .collect();
+    let mut added: HashSet<&SlotId> = HashSet::new();
     for claim in claims.iter().filter(|c| !c.superseded && !c.absent) {
-        let slots = listing.entry(claim.record.resource.clone()).or_default();
-        let known: BTreeSet<SlotId> = slots.iter().map(|s| s.id.clone()).collect();
-        for id in claim.record.ids.difference(&known) {
+        let offered = layout.resources.get(&claim.record.resource);
+        for id in &claim.record.ids {
+            if offered.is_some_and(|r| r.slots(id).is_some()) || !added.insert(id) {
+                continue;
+            }
             let card = cards.get(&id.device);
-            slots.push(Slot {
+            listing.entry(claim.record.resource.clone()).or_default().push(Slot {
                 id: id.clone(),
                 healthy: card.is_some_and(|c| c.open) && sound(claim, cards),
                 numa: card.and_then(|c| c.device.numa),
@@ -88,7 +91,7 @@ pub fn free(
             .filter(|c| c.record.ids.iter().any(|slot| slot.device == *id))
             .filter(|c| !gone(c))
             .collect();
-        let taken: BTreeSet<&SlotId> = mine.iter().flat_map(|c| &c.record.ids).collect();
+        let taken: HashSet<&SlotId> = mine.iter().flat_map(|c| &c.record.ids).collect();
         let ids: Vec<SlotId> = (0..slots.count)
             .map(|n| SlotId { device: id.clone(), shape: slots.shape.clone(), n })
             .filter(|id| !taken.contains(id))
@@ -106,7 +109,7 @@ fn of_resource(
 ) -> Vec<Slot> {
     let free = free(resource, cards, claims);
     let given = give(resource, &free);
-    let mut held: BTreeMap<&SlotId, bool> = BTreeMap::new();
+    let mut held: HashMap<&SlotId, bool> = HashMap::new();
     for claim in claims.iter().filter(|c| !gone(c)) {
         for id in &claim.record.ids {
             // Two claims on an id: the older one is superseded and only its end is awaited.
@@ -126,7 +129,7 @@ fn of_resource(
 }
 
 /// Which free ids are told to be healthy.
-fn give<'f>(resource: &Resource, free: &'f BTreeMap<DeviceId, Free>) -> BTreeSet<&'f SlotId> {
+fn give<'f>(resource: &Resource, free: &'f BTreeMap<DeviceId, Free>) -> HashSet<&'f SlotId> {
     let mut left = match &resource.offer.kind {
         OfferKind::Unit { bounds, .. } => {
             let rooms: Vec<CardRoom> = free.values().map(|f| f.room).collect();
@@ -137,7 +140,7 @@ fn give<'f>(resource: &Resource, free: &'f BTreeMap<DeviceId, Free>) -> BTreeSet
     let mut cards: Vec<&Free> = free.values().collect();
     // The roomiest card first: whatever the sum admits at once fits on one card.
     cards.sort_by_key(|f| std::cmp::Reverse(f.room.units));
-    let mut given = BTreeSet::new();
+    let mut given = HashSet::new();
     for card in cards {
         let units = card.room.units.min(left);
         left -= units;
