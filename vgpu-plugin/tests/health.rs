@@ -136,7 +136,7 @@ fn capacity(agent: &Agent, resource: &str) -> usize {
 
 /// A driver that hangs is given up soon; patient enough for a busy machine all the same.
 fn impatient(stage: &Stage) -> AgentOptions {
-    let lanes = LaneOptions { deadline: Duration::from_secs(2), ..LaneOptions::default() };
+    let lanes = LaneOptions { deadline: Duration::from_secs(1), ..LaneOptions::default() };
     AgentOptions { lanes, ..stage.options(&mixed(&stage.machine)) }
 }
 

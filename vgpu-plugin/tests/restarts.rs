@@ -193,12 +193,12 @@ async fn an_empty_list_after_a_restart_releases_nothing() {
     // Times are no hindrance here: only the kubelet's checkpoint speaks for the pods.
     let agent = stage.agent_with(options(&stage)).await;
     let running = Running::on(&stage, &agent).await;
-    asked(&stage.kubelet, 2).await;
+    asked(&stage.kubelet, 1).await;
     stage.kubelet.restart().await.expect("restarts");
-    asked(&stage.kubelet, 4).await;
+    asked(&stage.kubelet, 3).await;
     running.is_untouched(&stage, &agent, "while the list is empty").await;
     clock.advance(Duration::from_secs(31));
-    asked(&stage.kubelet, 2).await;
+    asked(&stage.kubelet, 1).await;
     running.is_untouched(&stage, &agent, "when pods are shown again").await;
     // The rule is alive: what is really gone is released.
     running.ends(&stage, &agent, &before).await;
@@ -215,14 +215,14 @@ async fn an_empty_list_and_an_empty_checkpoint_are_proof_only_after_a_while() {
     let patient = AbsenceOptions { unbroken: Duration::from_secs(86_400), ..at_once() };
     let agent = stage.agent_with(AgentOptions { absence: patient, ..options(&stage) }).await;
     let running = Running::on(&stage, &agent).await;
-    asked(&stage.kubelet, 2).await;
+    asked(&stage.kubelet, 1).await;
     stage.kubelet.restart().await.expect("restarts");
     // The kubelet writes it whenever it gets a list.
     let no_checkpoint = || match std::fs::remove_file(stage.kubelet.paths().checkpoint()) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => panic!("{e}"),
         _ => {}
     };
-    let until = stage.kubelet.counters().pod_resources_calls + 4;
+    let until = stage.kubelet.counters().pod_resources_calls + 3;
     let asked = || {
         no_checkpoint();
         stage.kubelet.counters().pod_resources_calls >= until
