@@ -84,7 +84,13 @@ const RULES: &[Rule] = &[
         packages: None,
         never: &[],
     },
-    Rule { member: "vgpu-xtask", members: &[], packages: None, never: &[] },
+    // Plays faults on the scripted machine from outside the agent, for `cluster test`.
+    Rule {
+        member: "vgpu-xtask",
+        members: &["vgpu-core", "vgpu-backend-mock"],
+        packages: None,
+        never: &[],
+    },
 ];
 
 /// What one check came to.
@@ -240,7 +246,7 @@ mod tests {
             ("vgpu-hook", "tokio"),
             ("vgpu-hook", "vgpu-core"),
             ("vgpu-plugin", "vgpu-cli"),
-            ("vgpu-xtask", "vgpu-core"),
+            ("vgpu-xtask", "vgpu-node"),
         ] {
             let mut graph = sound();
             graph.add(from, to, Kind::Shipped);

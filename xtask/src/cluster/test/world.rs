@@ -300,12 +300,12 @@ impl World {
         self.wait_allocatable(&[("vgpu.dev/gpu", 1)])
     }
 
-    /// After a failure: what the agent said last, and what it holds.
+    /// After a failure: what the agent said last, and the claims that are not simply in use.
     pub(crate) fn explain(&self) {
         let log = self.cluster.node.log_tail("agent");
         log.lines().for_each(|line| crate::say(&format!("    agent: {}", shortened(line))));
         match self.claims() {
-            Ok(claims) => claims.iter().for_each(|claim| {
+            Ok(claims) => claims.iter().filter(|c| c["state"] != "prepared").for_each(|claim| {
                 let word = |key: &str| claim[key].as_str().unwrap_or("-").to_owned();
                 let pod = claim["holder"]["pod"].as_str().unwrap_or("-");
                 crate::say(&format!(
