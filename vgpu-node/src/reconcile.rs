@@ -233,29 +233,33 @@ impl Node {
     /// Reads every card's health; a card that does not answer is told lost by the inventory.
     fn read_health(&self) {
         let snapshot = self.inventory.snapshot();
-        for (device, card) in &snapshot.cards {
-            if let Presence::Lost { reason, .. } = &card.presence {
-                let lost = self.state().health.lost(self.now(), device, &reason.to_string());
-                lost.iter().for_each(tell);
-                continue;
-            }
-            let id = device.clone();
-            let read = self
-                .lanes(device)
-                .map(|lanes| lanes.within(PATIENCE))
-                .and_then(|lanes| lanes.read_device(device, "check", move |b| b.check(&id)));
-            let events = read.unwrap_or_else(|e| {
-                let lost = e.kind == ErrorKind::Lost;
-                let meaning = if lost { Meaning::Lost } else { Meaning::Suspect };
-                vec![Event::now(Subject::Device(device.clone()), meaning, e.to_string())]
-            });
-            let now = self.now();
-            let mut state = self.state();
-            state.health.returned(now, device).iter().for_each(tell);
-            events.iter().flat_map(|e| state.health.observe(now, e)).for_each(|t| tell(&t));
-        }
+        let cards: Vec<(&DeviceId, &Presence)> =
+            snapshot.cards.iter().map(|(device, card)| (device, &card.presence)).collect();
+        // Side by side: one that hangs keeps no other from being read in time.
+        inventory::in_parallel(&cards, |(device, presence)| self.read_card(device, presence));
         let now = self.now();
         self.state().health.tick(now).iter().for_each(tell);
+    }
+
+    fn read_card(&self, device: &DeviceId, presence: &Presence) {
+        if let Presence::Lost { reason, .. } = presence {
+            let lost = self.state().health.lost(self.now(), device, &reason.to_string());
+            return lost.iter().for_each(tell);
+        }
+        let id = device.clone();
+        let read = self
+            .lanes(device)
+            .map(|lanes| lanes.within(PATIENCE))
+            .and_then(|lanes| lanes.read_device(device, "check", move |b| b.check(&id)));
+        let events = read.unwrap_or_else(|e| {
+            let lost = e.kind == ErrorKind::Lost;
+            let meaning = if lost { Meaning::Lost } else { Meaning::Suspect };
+            vec![Event::now(Subject::Device(device.clone()), meaning, e.to_string())]
+        });
+        let now = self.now();
+        let mut state = self.state();
+        state.health.returned(now, device).iter().for_each(tell);
+        events.iter().flat_map(|e| state.health.observe(now, e)).for_each(|t| tell(&t));
     }
 
     fn nobody_holds(&self, record: &ClaimRecord) -> bool {

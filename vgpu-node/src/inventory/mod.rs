@@ -193,7 +193,8 @@ fn is_newer(listed: &mut BTreeMap<DeviceId, u64>, device: &DeviceId, began: u64)
     newer
 }
 
-fn in_parallel<T: Sync>(items: &[T], each: impl Fn(&T) + Sync) {
+/// Does something for each of the items at once, and returns when all is done.
+pub(crate) fn in_parallel<T: Sync>(items: &[T], each: impl Fn(&T) + Sync) {
     if let [one] = items {
         return each(one);
     }

@@ -103,11 +103,11 @@ impl Lanes {
         })
     }
 
-    /// The same lanes with another deadline: what is left of a caller's own.
+    /// The same lanes with a deadline of at most this: what is left of a caller's own.
     #[must_use]
     pub fn within(&self, deadline: Duration) -> Arc<Self> {
         let mut lanes = self.clone();
-        lanes.options.deadline = deadline;
+        lanes.options.deadline = lanes.options.deadline.min(deadline);
         Arc::new(lanes)
     }
 
