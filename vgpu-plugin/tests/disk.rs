@@ -1,5 +1,7 @@
 //! A full disk: new work is refused and may be tried again, what is there is released all the same.
 
+#![expect(clippy::print_stdout, reason = "seeds and what is skipped are told")]
+
 mod stage;
 
 use std::path::{Path, PathBuf};

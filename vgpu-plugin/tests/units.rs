@@ -1,5 +1,7 @@
 //! Memory units on fragmented cards: what the advertised sum admits is served, and on one card.
 
+#![expect(clippy::print_stdout, reason = "seeds and what is skipped are told")]
+
 mod stage;
 
 use std::collections::BTreeSet;

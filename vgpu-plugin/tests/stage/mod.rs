@@ -1,6 +1,7 @@
 //! An agent on a mock machine and a fake kubelet, all below one folder.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of this module")]
+#![allow(clippy::print_stdout, reason = "seeds are told")]
 
 pub mod raw;
 
