@@ -149,11 +149,10 @@ fn give<'f>(resource: &Resource, free: &'f BTreeMap<DeviceId, Free>) -> HashSet<
     given
 }
 
-/// Nothing is held for it: the kubelet gave its ids to another, or does not list it any more, and
-/// no driver was asked for anything.
+/// Nothing is held for it: the kubelet gave its ids to another, or does not list it any more. What
+/// was made for it is taken down before anything else is made on its card.
 fn gone(claim: &Claim) -> bool {
-    let made = claim.record.stage != Stage::Open;
-    claim.absent || (claim.superseded && !made)
+    claim.absent || claim.superseded
 }
 
 fn sound(claim: &Claim, cards: &BTreeMap<DeviceId, CardView<'_>>) -> bool {

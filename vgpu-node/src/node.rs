@@ -278,21 +278,35 @@ impl Node {
             .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("there is no claim {claim}")))
     }
 
-    /// Writes a claim down, durably, and then shows it to everybody.
-    pub(crate) fn journal(&self, record: &ClaimRecord) -> Result<()> {
-        let key = record.claim.as_str();
+    /// Changes a claim as it is now, writes it down, durably, and then shows it to everybody. Nobody
+    /// else's change is lost: one change is written at a time.
+    ///
+    /// # Errors
+    /// `NotFound` for a claim that is gone, and the ledger's own; nothing is changed then.
+    pub(crate) fn amend(
+        &self,
+        id: &ClaimId,
+        change: impl FnOnce(&mut ClaimRecord),
+    ) -> Result<ClaimRecord> {
+        let mut ledger = lock(&self.ledger);
+        let before = self.claim(id)?.record;
+        let mut record = before.clone();
+        change(&mut record);
+        // What only ends must not fail for want of the room that it will give back.
         match record.stage {
-            // A full disk must not keep parts from being taken down.
-            Stage::Broken(_) | Stage::Releasing => lock(&self.ledger).put_last(key, record)?,
-            Stage::Intended | Stage::Open | Stage::Prepared => {
-                lock(&self.ledger).put(key, record)?;
+            Stage::Broken(_) | Stage::Releasing => {
+                ledger.put_last(record.claim.as_str(), &record)?;
             }
+            _ => ledger.put(record.claim.as_str(), &record)?,
         }
-        if let Some(claim) = self.state().claims.find_mut(&record.claim) {
+        if let Some(claim) = self.state().claims.find_mut(id) {
+            // Names and holder are learned without being written down at once.
+            record.aliases.clone_from(&claim.record.aliases);
+            record.holder.clone_from(&claim.record.holder);
             claim.record = record.clone();
             claim.journalled = true;
         }
-        Ok(())
+        Ok(record)
     }
 
     /// Lays the offers over the cards anew and makes every list anew.

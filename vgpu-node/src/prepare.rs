@@ -101,13 +101,18 @@ impl Node {
             for device in &devices {
                 self.settle(device, id)?;
             }
+            // Shown before the card is let go: a neighbour would take it for unsettled else, and write
+            // what it was over what it is.
             self.make(&mut record)?;
         }
         let targets: Vec<Target> = record.grants.iter().filter_map(|g| g.target.clone()).collect();
         let edits = self.edits_of(&targets)?;
         if record.stage != Stage::Prepared {
-            record.stage = Stage::Prepared;
-            self.journal(&record)?;
+            let grants = record.grants;
+            record = self.amend(id, |record| {
+                record.grants = grants;
+                record.stage = Stage::Prepared;
+            })?;
         }
         self.publish(&record, &edits)?;
         for device in &devices {
@@ -175,25 +180,36 @@ impl Node {
         Ok(id)
     }
 
-    /// Releases every other claim that has some of these ids and for which something was made.
+    /// Releases every other claim for which something was made and that has some of these ids; and as
+    /// far as that goes now, those superseded on the same cards, since their room is told to be free.
     fn release_rivals(&self, claim: &Claim) -> Result<()> {
+        let ids = &claim.record.ids;
+        let near = |other: &Claim| {
+            let on_card = |id: &SlotId| ids.iter().any(|i| i.device == id.device);
+            other.superseded && other.record.ids.iter().any(on_card)
+        };
         let rivals: Vec<Claim> = self
             .state()
             .claims
             .iter()
-            .filter(|c| c.record.claim != claim.record.claim)
-            .filter(|c| c.journalled && !c.record.ids.is_disjoint(&claim.record.ids))
+            .filter(|c| c.record.claim != claim.record.claim && c.journalled)
+            .filter(|c| !c.record.ids.is_disjoint(ids) || near(c))
             .cloned()
             .collect();
         for rival in rivals {
-            self.release(&rival.record.claim).map_err(|e| {
-                let why = format!(
-                    "an earlier container's share of the same ids is still being taken down: {}",
-                    e.message
-                );
-                let kind = if e.is_retryable() { e.kind } else { ErrorKind::Busy };
-                Error::new(kind, why).with("claim", &rival.record.claim).caused_by(e)
-            })?;
+            let released = self.release(&rival.record.claim);
+            let Err(e) = released else { continue };
+            if rival.record.ids.is_disjoint(ids) {
+                tracing::debug!(claim = %rival.record.claim, error = %e, "cannot release yet");
+                continue;
+            }
+            let why = format!(
+                "an earlier container's share of the same ids is still being taken down: {}",
+                e.message
+            );
+            let kind = if e.is_retryable() { e.kind } else { ErrorKind::Busy };
+            let error = Error::new(kind, why).with("claim", &rival.record.claim);
+            return Err(error.caused_by(e));
         }
         Ok(())
     }
@@ -258,14 +274,20 @@ impl Node {
                 grants.push(claim::grant_record(&device, step, &record.domain, seen)?);
             }
         }
-        record.grants = grants;
-        record.stage = Stage::Intended;
-        self.journal(record)?;
+        *record = self.amend(&record.claim, |record| {
+            record.grants = grants;
+            record.stage = Stage::Intended;
+        })?;
         for i in 0..record.grants.len() {
             let Some(intent) = &record.grants[i].intent else { continue };
             let part = self.create(&intent.order)?;
-            let grant = Grant::Part(part.id);
-            record.grants[i].target = Some(Target { claim: record.claim.clone(), grant });
+            let target = Target { claim: record.claim.clone(), grant: Grant::Part(part.id) };
+            record.grants[i].target = Some(target.clone());
+            if let Some(claim) = self.state().claims.find_mut(&record.claim)
+                && let Some(grant) = claim.record.grants.get_mut(i)
+            {
+                grant.target = Some(target);
+            }
         }
         Ok(())
     }
@@ -378,7 +400,12 @@ impl Node {
                 listed.insert(grant.device().clone(), self.list_parts(grant.device())?);
             }
             self.adopt_or_undo(&mut record, &listed)?;
-            self.journal(&record)?;
+            let grants = record.grants;
+            self.amend(&record.claim, |now| {
+                if now.stage == Stage::Intended {
+                    now.grants = grants;
+                }
+            })?;
         }
         Ok(())
     }

@@ -97,14 +97,13 @@ impl Node {
     /// # Errors
     /// Any error must end the start: `NotFound` for a claim that is not prepared, the backend's own.
     pub fn confine(&self, claim: &ClaimId, container: &Container) -> Result<Confinement> {
-        let mut record = self.claim(claim)?.record;
-        if record.stage != Stage::Prepared {
-            let why = format!("claim {claim} is {}, not prepared", record.stage.word());
+        let stage = self.claim(claim)?.record.stage;
+        if stage != Stage::Prepared {
+            let why = format!("claim {claim} is {}, not prepared", stage.word());
             return Err(Error::new(ErrorKind::NotFound, why).during("confine"));
         }
         // Written down first, so that a limit that was set is taken back after a crash too.
-        record.container = Some(container.clone());
-        self.journal(&record)?;
+        let record = self.amend(claim, |record| record.container = Some(container.clone()))?;
         let mut all = Confinement::NotNeeded;
         for target in record.grants.iter().filter_map(|g| g.target.clone()) {
             let device = target.grant.device();
@@ -143,21 +142,28 @@ impl Node {
 
     /// Withdraws the specs of claims whose parts on this card are not listed any more.
     pub(crate) fn withdraw_vanished(&self, device: &DeviceId, listed: &[Partition]) -> Result<()> {
-        let lost: Vec<ClaimRecord> = self
-            .state()
-            .claims
-            .iter()
-            .map(|c| &c.record)
-            .filter(|r| r.stage == Stage::Prepared && vanished(r, device, listed))
-            .cloned()
-            .collect();
-        for mut record in lost {
+        let lost = |listed: &[Partition]| -> Vec<ClaimId> {
+            let state = self.state();
+            let records = state.claims.iter().map(|c| &c.record);
+            let lost =
+                records.filter(|r| r.stage == Stage::Prepared && vanished(r, device, listed));
+            lost.map(|r| r.claim.clone()).collect()
+        };
+        let suspects = lost(listed);
+        if suspects.is_empty() {
+            return Ok(());
+        }
+        // The list may be older than a claim that was prepared since: only who is neither in it nor in
+        // a newer one has lost its part.
+        let fresh = self.list_parts(device)?;
+        for id in lost(&fresh).into_iter().filter(|id| suspects.contains(id)) {
+            let record = self.claim(&id)?.record;
             for name in record.names() {
                 self.specs.withdraw(name)?;
             }
-            tracing::error!(claim = %record.claim, %device, "its part vanished from the card");
-            record.stage = Stage::Broken(format!("its part vanished from {device}"));
-            self.journal(&record)?;
+            tracing::error!(claim = %id, %device, "its part vanished from the card");
+            let why = format!("its part vanished from {device}");
+            self.amend(&id, |record| record.stage = Stage::Broken(why))?;
         }
         Ok(())
     }

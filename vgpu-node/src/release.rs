@@ -1,6 +1,9 @@
 //! Taking a claim down: its spec first, so that no container can start on it any more, the hardware
 //! last.
 
+use std::sync::{Mutex, MutexGuard, TryLockError};
+use std::time::{Duration, Instant};
+
 use vgpu_core::id::{ClaimId, DeviceId};
 use vgpu_core::{Error, ErrorKind, PartitionId, Result, Target};
 
@@ -15,11 +18,13 @@ impl Node {
     /// them. The claim then stays "releasing" and is tried again.
     pub(crate) fn release(&self, id: &ClaimId) -> Result<()> {
         let Ok(claim) = self.claim(id) else { return Ok(()) };
-        let Ok(_guard) = claim.work.try_lock() else {
+        let Some(_guard) = taken(&claim.work) else {
             let why = "the claim is being prepared or released right now";
             return Err(Error::new(ErrorKind::Busy, why).with("claim", id));
         };
-        let mut record = self.claim(id)?.record;
+        // Whoever had it may have released it.
+        let Ok(claim) = self.claim(id) else { return Ok(()) };
+        let mut record = claim.record;
         let outcome = self.release_alone(&mut record);
         match &outcome {
             Ok(()) => self.state().claims.remove(&record.claim),
@@ -37,8 +42,7 @@ impl Node {
 
     fn release_alone(&self, record: &mut ClaimRecord) -> Result<()> {
         if self.claim(&record.claim)?.journalled && record.stage != Stage::Releasing {
-            record.stage = Stage::Releasing;
-            self.journal(record)?;
+            *record = self.amend(&record.claim, |record| record.stage = Stage::Releasing)?;
         }
         for name in record.names() {
             self.specs.withdraw(name)?;
@@ -92,6 +96,21 @@ impl Node {
                 self.state().health.part_gone(part);
                 Ok(())
             }
+        }
+    }
+}
+
+/// Takes a claim's lock. Another release of it is a matter of moments and is waited for; one that
+/// takes long is not, since two that wait for each other would wait for ever.
+fn taken(work: &Mutex<()>) -> Option<MutexGuard<'_, ()>> {
+    const PATIENCE: Duration = Duration::from_secs(3);
+    let began = Instant::now();
+    loop {
+        match work.try_lock() {
+            Ok(guard) => return Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) if began.elapsed() > PATIENCE => return None,
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(5)),
         }
     }
 }
