@@ -270,10 +270,12 @@ impl World {
         Ok(reply["claims"].as_array().cloned().unwrap_or_default())
     }
 
-    /// The claim that a pod's container holds, as the agent says.
+    /// The claim that a pod's container holds, as the agent says. By the pod's uid: an earlier pod of that
+    /// name may be gone for less time than proves it.
     pub(crate) fn claim_of(&self, pod: &str) -> Result<Value> {
+        let uid = self.pod(pod)?["metadata"]["uid"].clone();
         let claims = self.claims()?;
-        let of_pod = |c: &&Value| c["holder"]["pod"] == pod;
+        let of_pod = |c: &&Value| c["holder"]["pod"] == pod && c["holder"]["uid"] == uid;
         claims
             .iter()
             .find(of_pod)
