@@ -7,7 +7,7 @@
 //! | --- | --- |
 //! | `factory` | from a host to a backend, or the reason why there is none |
 //! | `backend`, `cards`, `schemes`, `topology` | discovery |
-//! | `partition`, `isolation`, `health` | the other traits, one each |
+//! | `partition` (a file for each scheme with objects), `isolation`, `health` | the other traits |
 //! | `host` | what the host's own files say |
 //! | `convert` | NVML's codes and values as the core's |
 //! | `api`, `loaded` | NVML as a safe trait, and the loaded library behind it |

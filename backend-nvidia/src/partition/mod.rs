@@ -1,4 +1,6 @@
-//! No driver objects yet: whole cards and turns are edits. What asks for objects is refused truly.
+//! Making and unmaking driver objects: here by scheme to the file that knows it.
+
+mod mig;
 
 use vgpu_core::partition::Partitioner;
 use vgpu_core::{
@@ -7,7 +9,6 @@ use vgpu_core::{
 };
 
 use crate::backend::NvidiaBackend;
-use crate::convert;
 
 impl Partitioner for NvidiaBackend {
     fn partitions(&self, device: &DeviceId) -> Result<Vec<Partition>> {
@@ -27,19 +28,7 @@ impl Partitioner for NvidiaBackend {
                 format!("the order affects {:?}, and the mode is {device}'s alone", order.affected),
             ));
         }
-        match self.api().mig_mode(index) {
-            Ok(mig) if mig.current && mig.pending => Err(Error::new(
-                ErrorKind::Unsupported,
-                format!(
-                    "{device} is in MIG mode, which this version does not leave; destroy its \
-                     instances and run `nvidia-smi -i {device} -mig 0`"
-                ),
-            )),
-            Ok(mig) if mig.current => Ok(ModeChange::AfterReset),
-            Ok(_) => Ok(ModeChange::Done),
-            Err(failure) if failure.is_unsupported() => Ok(ModeChange::Done),
-            Err(failure) => Err(convert::error(&failure).with("device", device)),
-        }
+        self.leave_mig(device, index)
     }
 
     fn create(&self, order: &CreateOrder) -> Result<Partition> {
@@ -63,7 +52,7 @@ impl Partitioner for NvidiaBackend {
     }
 }
 
-/// That a part is not there, as a whole-card backend sees it.
+/// That a part is not there.
 pub(crate) fn no_part(partition: &PartitionId) -> Error {
     Error::new(ErrorKind::NotFound, format!("there is no part {partition}; scan again"))
 }
@@ -80,6 +69,7 @@ pub(crate) fn unserved(device: &DeviceId, scheme: &Scheme) -> Error {
     )
 }
 
+/// Whether a scheme needs no mode of its own: the card is in it unless it is in another.
 fn is_default_mode(scheme: &Scheme) -> bool {
     [Scheme::WHOLE, Scheme::TIME_SLICE].contains(scheme)
 }
