@@ -1,15 +1,12 @@
 //! Backends by name, and where each one looks.
 
-use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use strum::IntoEnumIterator;
-use vgpu_backend_cambricon::CambriconFactory;
-use vgpu_backend_hygon::HygonFactory;
 use vgpu_backend_mock::{Machine, MachineSpec, MockFactory, Preset};
-use vgpu_backend_nvidia::NvidiaFactory;
 use vgpu_core::{Backend, BackendFactory, Host, Probe};
+use vgpu_plugin::backends::LookArgs;
 pub(crate) use vgpu_plugin::backends::Name;
 
 use crate::failure::Failure;
@@ -18,14 +15,9 @@ use crate::input;
 /// Where backends look.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Sources {
-    /// NVML to load, alone, instead of searching for it. An empty name searches.
-    // Not a path: that would refuse an empty variable, which is how charts leave it unset.
-    #[arg(long, value_name = "FILE", env = "VGPU_NVML_LIBRARY",
-        value_parser = clap::value_parser!(OsString))]
-    pub(crate) nvml_library: Option<OsString>,
-    /// The host's root, where this program runs in a container.
-    #[arg(long, value_name = "DIR", default_value = "/")]
-    pub(crate) host_root: PathBuf,
+    /// Where the real ones look.
+    #[command(flatten)]
+    pub(crate) look: LookArgs,
     /// The machine of `--backend mock`: a preset, or a JSON file that describes one [default: mixed].
     #[arg(long, value_name = "PRESET|FILE")]
     pub(crate) machine: Option<String>,
@@ -38,9 +30,9 @@ impl Sources {
             return Err(Failure::input("--machine describes a scripted machine")
                 .so("add `--backend mock`, or leave --machine out to look at this machine"));
         }
-        if !self.host_root.is_dir() {
+        if !self.look.host_root.is_dir() {
             return Err(Failure::input("the host's root is no folder")
-                .at(format!("--host-root {}", self.host_root.display()))
+                .at(format!("--host-root {}", self.look.host_root.display()))
                 .so("name the folder where the host's / is mounted"));
         }
         Ok(())
@@ -48,15 +40,11 @@ impl Sources {
 
     /// The factory of a backend, and the host on which it looks.
     pub(crate) fn factory(&self, name: Name) -> Result<(Arc<dyn BackendFactory>, Host), Failure> {
-        let named = self.nvml_library.as_ref().filter(|file| !file.is_empty());
-        let library = named.filter(|_| name == Name::Nvidia).map(PathBuf::from);
-        let host = Host { root: self.host_root.clone(), library };
-        let factory: Arc<dyn BackendFactory> = match name {
-            Name::Cambricon => Arc::new(CambriconFactory),
-            Name::Hygon => Arc::new(HygonFactory),
-            Name::Mock => Arc::new(MockFactory::combined(&self.machine()?)),
-            Name::Nvidia => Arc::new(NvidiaFactory::default()),
-        };
+        if let Some(choice) = self.look.real(name) {
+            return Ok((choice.factory, choice.host));
+        }
+        let host = Host { root: self.look.host_root.clone(), library: None };
+        let factory = Arc::new(MockFactory::combined(&self.machine()?));
         Ok((factory, host))
     }
 

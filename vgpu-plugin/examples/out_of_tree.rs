@@ -30,7 +30,7 @@ fn main() -> ExitCode {
 /// The vendors of this repository that were asked for, and ours.
 fn choices(args: &RunArgs) -> anyhow::Result<Vec<Choice>> {
     let mut choices = args.backends.choices()?;
-    let host = Host { root: args.backends.host_root.clone(), library: None };
+    let host = Host { root: args.backends.look.host_root.clone(), library: None };
     choices.push(Choice { factory: Arc::new(AcmeFactory), host });
     Ok(choices)
 }

@@ -244,7 +244,7 @@ pub fn run(choices: Vec<Choice>, args: RunArgs) -> anyhow::Result<()> {
     let config = NodeConfig::read(&args.config)?;
     let options = AgentOptions {
         hook: hook(args.hook_dir.as_deref())?,
-        host_root: args.backends.host_root.clone(),
+        host_root: args.backends.look.host_root.clone(),
         metrics_address: args.metrics_address,
         runtime: RuntimeCheck::Ask(args.runtime_endpoint.clone()),
         ..AgentOptions::new(

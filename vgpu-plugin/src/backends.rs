@@ -37,20 +37,50 @@ pub struct BackendArgs {
     /// A backend; may be given several times [default: all real ones].
     #[arg(long = "backend", value_name = "NAME", value_enum)]
     pub names: Vec<Name>,
-    /// The host's root, where this program runs in a container.
-    #[arg(long, value_name = "DIR", default_value = "/")]
-    pub host_root: PathBuf,
-    /// NVML to load, alone, instead of searching for it. An empty name searches.
-    // Not a path: that would refuse an empty variable, which is how charts leave it unset.
-    #[arg(long, env = "VGPU_NVML_LIBRARY", value_name = "FILE",
-        value_parser = clap::value_parser!(OsString))]
-    pub nvml_library: Option<OsString>,
+    /// Where they look.
+    #[command(flatten)]
+    pub look: LookArgs,
     /// The machine of `--backend mock`: a preset, or a JSON file that describes one.
     #[arg(long, default_value = "mixed", value_name = "PRESET|FILE")]
     pub machine: String,
     /// Where the scripted machine keeps its state, so that it outlives the agent.
     #[arg(long, value_name = "FILE")]
     pub machine_state: Option<PathBuf>,
+}
+
+/// Where the real backends look; agent and command line share these flags.
+// Libraries are no paths: that would refuse an empty variable, which is how charts leave it unset.
+#[derive(Debug, Clone, Args)]
+pub struct LookArgs {
+    /// The host's root, where this program runs in a container.
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub host_root: PathBuf,
+    /// NVML to load, alone, instead of searching for it. An empty name searches.
+    #[arg(long, env = "VGPU_NVML_LIBRARY", value_name = "FILE",
+        value_parser = clap::value_parser!(OsString))]
+    pub nvml_library: Option<OsString>,
+    /// Cambricon's libcndev to load, alone, instead of searching for it. An empty name searches.
+    #[arg(long, env = "VGPU_CNDEV_LIBRARY", value_name = "FILE",
+        value_parser = clap::value_parser!(OsString))]
+    pub cndev_library: Option<OsString>,
+}
+
+impl LookArgs {
+    /// The factory of a vendor and the host on which it looks; nothing for the scripted machine.
+    pub fn real(&self, name: Name) -> Option<Choice> {
+        let (factory, library): (Arc<dyn BackendFactory>, _) = match name {
+            Name::Cambricon => (Arc::new(CambriconFactory), self.cndev_library.as_ref()),
+            Name::Hygon => (Arc::new(HygonFactory), None),
+            Name::Mock => return None,
+            Name::Nvidia => (Arc::new(NvidiaFactory::default()), self.nvml_library.as_ref()),
+        };
+        Some(Choice { factory, host: self.host(library) })
+    }
+
+    fn host(&self, library: Option<&OsString>) -> Host {
+        let named = library.filter(|file| !file.is_empty());
+        Host { root: self.host_root.clone(), library: named.map(PathBuf::from) }
+    }
 }
 
 /// A vendor's factory, and where it looks.
@@ -80,20 +110,11 @@ impl BackendArgs {
     }
 
     fn choice(&self, name: Name) -> anyhow::Result<Vec<Choice>> {
-        let root = || self.host_root.clone();
-        let one = |factory: Arc<dyn BackendFactory>| {
-            vec![Choice { factory, host: Host { root: root(), library: None } }]
-        };
-        Ok(match name {
-            Name::Cambricon => one(Arc::new(CambriconFactory)),
-            Name::Hygon => one(Arc::new(HygonFactory)),
-            Name::Mock => MockFactory::all(&self.machine()?).into_iter().flat_map(one).collect(),
-            Name::Nvidia => {
-                let named = self.nvml_library.as_ref().filter(|file| !file.is_empty());
-                let host = Host { root: root(), library: named.map(PathBuf::from) };
-                vec![Choice { factory: Arc::new(NvidiaFactory::default()), host }]
-            }
-        })
+        if let Some(choice) = self.look.real(name) {
+            return Ok(vec![choice]);
+        }
+        let one = |factory| Choice { factory, host: self.look.host(None) };
+        Ok(MockFactory::all(&self.machine()?).into_iter().map(one).collect())
     }
 
     fn machine(&self) -> anyhow::Result<Arc<Machine>> {

@@ -31,6 +31,7 @@ impl Said {
 pub(crate) fn command(words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vgpu"));
     command.args(words).env_remove("VGPU_NVML_LIBRARY").env_remove("FAKE_NVML");
+    command.env_remove("VGPU_CNDEV_LIBRARY").env_remove("FAKE_CNDEV");
     command
 }
 
