@@ -16,8 +16,8 @@ use crate::spec::Kernel;
 use crate::state::{Card, Limit, State};
 use crate::{nodes, vendor};
 
-/// Inode of the host's PID namespace; the kernel gives the first one this number.
-pub const HOST_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
+/// Inode of the host's PID namespace.
+pub const HOST_PID_NAMESPACE: u64 = Container::HOST_PID_NAMESPACE;
 
 const SETS_LIMIT: &str = "nvmlDeviceSetMemoryLimits_v1";
 const READS_LIMIT: &str = "nvmlDeviceGetMemoryLimits_v1";

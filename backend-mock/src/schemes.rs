@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use vgpu_core::scheme::{ComputeGrid, MemoryGrid};
 use vgpu_core::{
     Axis, Bytes, Change, ComputeKind, Device, DeviceId, Enforcement, Form, Guarantees, ModeInfo,
-    Ownership, Per, PlacedBy, Profile, Range, Scheme, SchemeInfo, Sizing, Vendor,
+    Need, Ownership, Per, PlacedBy, Profile, Range, Scheme, SchemeInfo, Sizing, Vendor,
 };
 
 use crate::spec::{Kernel, VdcuWay};
@@ -72,6 +72,7 @@ fn whole(state: &State, card: &Card) -> SchemeInfo {
         max: NonZeroU32::new(1),
         max_per_container: None,
         ownership: Ownership::Placement,
+        needs: Vec::new(),
     }
 }
 
@@ -96,6 +97,7 @@ fn time_slice(state: &State, card: &Card) -> SchemeInfo {
         max: None,
         max_per_container: None,
         ownership: Ownership::Placement,
+        needs: Vec::new(),
     }
 }
 
@@ -119,6 +121,7 @@ fn mps(card: &Card) -> SchemeInfo {
         max: NonZeroU32::new(MPS_CLIENTS),
         max_per_container: NonZeroU32::new(1),
         ownership: Ownership::Placement,
+        needs: Vec::new(),
     }
 }
 
@@ -145,6 +148,7 @@ fn mps_static(card: &Card) -> SchemeInfo {
         max: NonZeroU32::new(chunks),
         max_per_container: NonZeroU32::new(1),
         ownership: Ownership::Difference,
+        needs: Vec::new(),
     }
 }
 
@@ -182,6 +186,7 @@ fn instances(scheme: Scheme, mode: ModeInfo, table: Vec<Profile>, max: u32) -> S
         max: NonZeroU32::new(max),
         max_per_container: None,
         ownership: Ownership::Placement,
+        needs: Vec::new(),
     }
 }
 
@@ -206,6 +211,7 @@ fn smlu(card: &Card) -> SchemeInfo {
         max: NonZeroU32::new(SMLU_INSTANCES),
         max_per_container: None,
         ownership: Ownership::Tag,
+        needs: vec![Need::OwnPidNamespace],
     }
 }
 
@@ -230,6 +236,7 @@ fn vdcu(card: &Card) -> SchemeInfo {
         max: NonZeroU32::new(VDCUS),
         max_per_container: NonZeroU32::new(1),
         ownership,
+        needs: Vec::new(),
     }
 }
 

@@ -53,5 +53,6 @@ fn time_slice(mode: ModeInfo) -> SchemeInfo {
         max_per_container: None,
         // Nothing is created, so nothing is ever found after a crash.
         ownership: Ownership::Placement,
+        needs: Vec::new(),
     }
 }

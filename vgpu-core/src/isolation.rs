@@ -58,6 +58,11 @@ pub struct Container {
     pub pid_namespace: u64,
 }
 
+impl Container {
+    /// Inode of the first PID namespace of a Linux kernel, the host's: a constant of the kernel.
+    pub const HOST_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
+}
+
 /// What a limit on a living container came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

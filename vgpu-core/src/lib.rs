@@ -44,6 +44,7 @@ pub use isolation::{Confinement, Container, Isolation};
 pub use order::{CreateOrder, Grant, ModeChange, ModeOrder, Placement, Shape, Target};
 pub use partition::{Holders, Partition, PartitionState, Partitioner, Swept};
 pub use scheme::{
-    Change, Form, ModeInfo, Ownership, PlacedBy, Profile, Range, Scheme, SchemeInfo, Sizing, Slots,
+    Change, Form, ModeInfo, Need, Ownership, PlacedBy, Profile, Range, Scheme, SchemeInfo, Sizing,
+    Slots,
 };
 pub use size::{Bytes, ComputeShare, Size};

@@ -80,6 +80,9 @@ pub struct SchemeInfo {
     pub max_per_container: Option<NonZeroU32>,
     /// How ours are recognised after a crash.
     pub ownership: Ownership,
+    /// What a grant asks of the container that it is given to; the node refuses the start without.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<Need>,
 }
 
 impl SchemeInfo {
@@ -105,6 +108,16 @@ impl SchemeInfo {
             _ => None,
         }
     }
+}
+
+/// Something that a grant asks of its container, and that no edit can give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, strum::Display)]
+#[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
+pub enum Need {
+    /// A PID namespace that is neither the host's nor another claim's on the card: the driver tells
+    /// the card's tenants apart by it (sMLU).
+    OwnPidNamespace,
 }
 
 /// Whether the driver keeps an object for each part.

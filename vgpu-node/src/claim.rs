@@ -10,7 +10,7 @@ use vgpu_core::id::{ClaimId, DeviceId, SlotId, TrustDomain, Vendor};
 use vgpu_core::order::{Grant, Target};
 use vgpu_core::ownership::Intent;
 use vgpu_core::plan::{Held, Modes, Step, Want};
-use vgpu_core::scheme::Scheme;
+use vgpu_core::scheme::{Need, Scheme};
 use vgpu_core::size::Size;
 use vgpu_core::{Container, Device, Error, ErrorKind, Result};
 
@@ -114,6 +114,9 @@ pub struct GrantRecord {
     pub size: Size,
     /// What it enforces, as the card declared it then.
     pub guarantees: Guarantees,
+    /// What it asks of its container, as the card declared it then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<Need>,
 }
 
 impl GrantRecord {
@@ -342,6 +345,7 @@ pub(crate) fn grant_record(
         model: device.model.clone(),
         size: held.size,
         guarantees: info.guarantees.clone(),
+        needs: info.needs.clone(),
         step,
         intent,
         held,

@@ -23,6 +23,7 @@ pub mod inventory;
 pub mod lanes;
 pub mod ledger;
 pub mod listing;
+mod needs;
 pub mod node;
 pub mod offer;
 pub mod points;

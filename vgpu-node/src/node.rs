@@ -288,10 +288,26 @@ impl Node {
         id: &ClaimId,
         change: impl FnOnce(&mut ClaimRecord),
     ) -> Result<ClaimRecord> {
+        self.amend_if(id, |record| {
+            change(record);
+            Ok(())
+        })
+    }
+
+    /// As [`Node::amend`], unless `change` refuses: no other change comes between its look and the
+    /// writing.
+    ///
+    /// # Errors
+    /// As [`Node::amend`], and `change`'s own.
+    pub(crate) fn amend_if(
+        &self,
+        id: &ClaimId,
+        change: impl FnOnce(&mut ClaimRecord) -> Result<()>,
+    ) -> Result<ClaimRecord> {
         let mut ledger = lock(&self.ledger);
         let before = self.claim(id)?.record;
         let mut record = before.clone();
-        change(&mut record);
+        change(&mut record)?;
         // What only ends must not fail for want of the room that it will give back.
         match record.stage {
             Stage::Broken(_) | Stage::Releasing => {

@@ -16,6 +16,7 @@ use crate::claim::{Claim, ClaimRecord, Stage};
 use crate::health::{State, Transition};
 use crate::inventory::{self, Presence};
 use crate::ledger::Ledger;
+use crate::needs;
 use crate::node::Node;
 
 /// How long a card may take to tell its health; one that hangs must not keep the others waiting.
@@ -102,8 +103,13 @@ impl Node {
             let why = format!("claim {claim} is {}, not prepared", stage.word());
             return Err(Error::new(ErrorKind::NotFound, why).during("confine"));
         }
-        // Written down first, so that a limit that was set is taken back after a crash too.
-        let record = self.amend(claim, |record| record.container = Some(container.clone()))?;
+        // Written down first, so that a limit that was set is taken back after a crash too, and so that
+        // of two containers that start at once the second sees the first.
+        let record = self.amend_if(claim, |record| {
+            needs::met(record, container, &self.state().claims, &self.options.root)?;
+            record.container = Some(container.clone());
+            Ok(())
+        })?;
         let mut all = Confinement::NotNeeded;
         for target in record.grants.iter().filter_map(|g| g.target.clone()) {
             let device = target.grant.device();

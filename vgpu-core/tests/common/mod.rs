@@ -9,8 +9,8 @@ use vgpu_core::guarantee::{Axis, ComputeKind, Enforcement, Guarantees, Minimum};
 use vgpu_core::id::{ClaimId, DeviceId, ProfileId, TrustDomain, Vendor};
 use vgpu_core::plan::{Modes, Request, Selector, Want};
 use vgpu_core::scheme::{
-    Change, ComputeGrid, Form, MemoryGrid, ModeInfo, Ownership, PlacedBy, Profile, Range, Scheme,
-    SchemeInfo, Sizing, Slots,
+    Change, ComputeGrid, Form, MemoryGrid, ModeInfo, Need, Ownership, PlacedBy, Profile, Range,
+    Scheme, SchemeInfo, Sizing, Slots,
 };
 use vgpu_core::size::{Bytes, ComputeShare, Size};
 
@@ -52,6 +52,7 @@ pub fn base(name: &str, scheme: Scheme, form: Form, sizing: Sizing) -> SchemeInf
         max: None,
         max_per_container: None,
         ownership: Ownership::Placement,
+        needs: Vec::new(),
     }
 }
 
@@ -80,6 +81,7 @@ pub fn smlu(name: &str, step: Bytes) -> SchemeInfo {
         max: NonZeroU32::new(64),
         resize: Some(Change::Live),
         ownership: Ownership::Tag,
+        needs: vec![Need::OwnPidNamespace],
         ..base(name, Scheme::SMLU, Form::Carved, sizing)
     }
 }
