@@ -1,6 +1,7 @@
 //! A claim: what the ledger keeps of it, and the table of all that live.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
@@ -146,6 +147,13 @@ pub struct Holder {
     pub uid: Option<String>,
     /// Container; where init and app containers share ids it may be the other one's name.
     pub container: String,
+}
+
+impl fmt::Display for Holder {
+    /// The pod, as `kubectl` takes it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.pod)
+    }
 }
 
 impl ClaimRecord {

@@ -5,7 +5,7 @@
 //! | --- | --- |
 //! | [`offer`], [`slots`] | what is offered, laid over the cards as ids |
 //! | [`listing`], [`prefer`] | what the kubelet is told, and which ids a container should get |
-//! | [`claim`], [`node`] | claims and the node that has them; `prepare`, `release`, `reconcile`, `adopt` act on it |
+//! | [`claim`], [`node`] | claims and the node that has them; `identify`, `prepare`, `release`, `reconcile`, `adopt` act on it |
 //! | [`absence`] | when the kubelet's silence is proof that a pod is gone |
 //! | [`ledger`] | the journal that survives a crash |
 //! | [`lanes`], [`inventory`] | calls to drivers that may hang, and what they say is there |
@@ -19,6 +19,7 @@ pub mod absence;
 mod adopt;
 pub mod claim;
 pub mod health;
+mod identify;
 pub mod inventory;
 pub mod lanes;
 pub mod ledger;
@@ -38,8 +39,8 @@ pub mod watch;
 
 pub use absence::KubeletView;
 pub use adopt::Allocated;
+pub use identify::{CheckpointClaim, Prepare};
 pub use node::{Allocation, Node, NodeOptions};
 pub use offer::{Offer, ResourceName};
-pub use prepare::{CheckpointClaim, Prepare};
 pub use status::ClaimStatus;
 pub use watch::Watch;

@@ -16,33 +16,9 @@ use vgpu_core::{
     PartitionState, Result,
 };
 
-use crate::adopt;
-use crate::claim::{self, Claim, ClaimRecord, GrantRecord, Holder, Stage};
+use crate::claim::{self, Claim, ClaimRecord, GrantRecord, Stage};
+use crate::identify::Prepare;
 use crate::node::{self, Node};
-use crate::offer::ResourceName;
-
-/// A container is about to start.
-#[derive(Debug, Clone)]
-pub struct Prepare {
-    /// The resource.
-    pub resource: ResourceName,
-    /// The ids that it has.
-    pub ids: BTreeSet<SlotId>,
-    /// Whose they are, as far as that is known.
-    pub holder: Option<Holder>,
-    /// What the kubelet's checkpoint has for exactly these ids: the claims that it will ask the
-    /// runtime for, each with its pod's UID. `None` if it could not be read.
-    pub checkpoint: Option<Vec<CheckpointClaim>>,
-}
-
-/// One entry of the kubelet's checkpoint.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CheckpointClaim {
-    /// The claim that its answer named.
-    pub claim: ClaimId,
-    /// The pod's UID.
-    pub pod_uid: String,
-}
 
 impl Node {
     /// Makes, or finds, all that the claim on these ids needs, and publishes it. Safe to repeat, at
@@ -50,13 +26,14 @@ impl Node {
     ///
     /// # Errors
     /// Retryable ones (`Busy` while an earlier pod's processes end, `InDoubt`, `Exhausted`, `Io`),
-    /// and others that only deleting the pod heals; each says so.
+    /// and others that only deleting the pod heals; each says so. `Invalid` for a container that has
+    /// another resource of this node too.
     pub fn prepare(&self, ask: &Prepare) -> Result<ClaimId> {
         let claim = self.identify(ask)?;
         let work = self.claim(&claim)?.work;
         // A second call for the same claim waits and then finds all done.
         let guard = node::lock(&work);
-        let outcome = self.prepare_alone(&claim);
+        let outcome = self.sole(ask, &claim).and_then(|()| self.prepare_alone(&claim));
         drop(guard);
         if let Some(claim) = self.state().claims.find_mut(&claim) {
             claim.trouble = outcome.as_ref().err().map(ToString::to_string);
@@ -119,65 +96,6 @@ impl Node {
             self.inventory.refresh_device(device);
         }
         Ok(())
-    }
-
-    /// Which claim PreStart means. The kubelet's checkpoint decides where it can be read: claims of
-    /// one pod on the same ids (init and app container) become one claim of several names.
-    fn identify(&self, ask: &Prepare) -> Result<ClaimId> {
-        let snapshot = self.inventory.snapshot();
-        let layout = self.layout();
-        let mut state = self.state();
-        let newest = state.claims.of_ids(&ask.resource, &ask.ids).first().map(|c| (*c).clone());
-        let names = same_pod(ask, newest.as_ref());
-        for name in &names {
-            if state.claims.find(name).is_some() {
-                continue;
-            }
-            // Allocated by an earlier run of the agent, which had not written anything down.
-            let mut record = adopt::unknown(&layout, &snapshot, &ask.resource, &ask.ids, name)?;
-            record.holder.clone_from(&ask.holder);
-            state.claims.put(record, false);
-        }
-        let found = names.iter().filter_map(|n| state.claims.find(n).cloned());
-        let by_id: BTreeMap<ClaimId, Claim> = found.map(|c| (c.record.claim.clone(), c)).collect();
-        let mut group: Vec<Claim> = by_id.into_values().collect();
-        if group.is_empty() {
-            group.extend(newest);
-        }
-        // What was begun goes on; else the newest is the one.
-        group.sort_by_key(|c| (c.record.stage == Stage::Open, std::cmp::Reverse(c.turn)));
-        let Some(primary) = group.first().cloned() else {
-            let ids: Vec<String> = ask.ids.iter().map(ToString::to_string).collect();
-            let why = format!(
-                "no allocation of {} is known for {}, and the kubelet's checkpoint has none",
-                ask.resource,
-                ids.join(", ")
-            );
-            return Err(Error::new(ErrorKind::NotFound, why));
-        };
-        let id = primary.record.claim.clone();
-        let mut aliases = primary.record.aliases.clone();
-        for other in group.iter().skip(1).filter(|c| c.record.stage == Stage::Open) {
-            aliases.push(other.record.claim.clone());
-            aliases.extend(other.record.aliases.clone());
-            state.claims.remove(&other.record.claim);
-        }
-        aliases.sort();
-        aliases.dedup();
-        let claim = state.claims.find_mut(&id).expect("it was found a moment ago");
-        if claim.record.aliases != aliases {
-            claim.record.aliases = aliases;
-            // Written down again, so that a restart knows the new name too.
-            if claim.record.stage == Stage::Prepared {
-                claim.record.stage = Stage::Intended;
-            }
-        }
-        if ask.holder.is_some() {
-            claim.record.holder.clone_from(&ask.holder);
-        }
-        claim.superseded = false;
-        claim.absent = false;
-        Ok(id)
     }
 
     /// Releases every other claim for which something was made and that has some of these ids; and as
@@ -380,14 +298,15 @@ impl Node {
                 Err(e) => return Err(e),
             }
         }
-        let unsettled = |g: &GrantRecord| g.intent.is_some() && g.target.is_none();
+        // Also those whose part was found once: until it is prepared a claim holds no more than what is
+        // there now, and a reboot or a reset may have taken it since.
         let others: Vec<ClaimRecord> = self
             .state()
             .claims
             .iter()
             .map(|c| &c.record)
             .filter(|r| r.claim != *except && r.stage == Stage::Intended)
-            .filter(|r| r.grants.iter().any(|g| g.device() == device && unsettled(g)))
+            .filter(|r| r.grants.iter().any(|g| g.device() == device && g.intent.is_some()))
             .cloned()
             .collect();
         for mut record in others {
@@ -396,7 +315,7 @@ impl Node {
                 return Err(Error::new(ErrorKind::Busy, why).with("device", device));
             }
             let mut listed = BTreeMap::new();
-            for grant in &record.grants {
+            for grant in record.grants.iter().filter(|g| g.intent.is_some()) {
                 listed.insert(grant.device().clone(), self.list_parts(grant.device())?);
             }
             self.adopt_or_undo(&mut record, &listed)?;
@@ -481,19 +400,6 @@ fn named(edits: &ContainerEdits, claim: &ClaimId, name: &ClaimId) -> ContainerEd
         }
     }
     edits
-}
-
-/// The names that the checkpoint has for these ids, of the pod that is starting.
-fn same_pod(ask: &Prepare, newest: Option<&Claim>) -> Vec<ClaimId> {
-    let Some(entries) = &ask.checkpoint else { return Vec::new() };
-    let known = ask.holder.as_ref().and_then(|h| h.uid.as_deref());
-    let of_newest = entries
-        .iter()
-        .find(|e| newest.is_some_and(|c| c.answers_to(&e.claim)))
-        .map(|e| e.pod_uid.as_str());
-    // The kubelet may still have entries of a pod that ended; the newest allocation is the living one.
-    let uid = of_newest.or(known).or_else(|| entries.last().map(|e| e.pod_uid.as_str()));
-    entries.iter().filter(|e| Some(e.pod_uid.as_str()) == uid).map(|e| e.claim.clone()).collect()
 }
 
 fn broken(why: &str) -> Error {

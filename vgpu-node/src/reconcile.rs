@@ -306,11 +306,10 @@ pub(crate) fn note_reboot(ledger: &mut Ledger<ClaimRecord>, root: &Path) -> Resu
     if rebooted {
         let records: Vec<ClaimRecord> = ledger.records().values().cloned().collect();
         for mut record in records {
-            let made = matches!(record.stage, Stage::Prepared | Stage::Broken(_));
-            if !made {
-                continue;
+            // What was being taken down goes on being taken down; all else is to be found or made anew.
+            if record.stage != Stage::Releasing {
+                record.stage = Stage::Intended;
             }
-            record.stage = Stage::Intended;
             record.container = None;
             for grant in record.grants.iter_mut().filter(|g| g.intent.is_some()) {
                 grant.target = None;

@@ -203,6 +203,102 @@ fn after_a_reboot_parts_are_made_anew_under_their_old_names() {
     assert!(world.spec(&allocation.claim).is_some());
 }
 
+/// A pod's part was made, its agent died before it knew, and the pod was deleted; what another pod's
+/// start found out for it must not outlive the boot.
+#[test]
+fn after_a_reboot_no_dead_pods_claim_keeps_a_card_from_its_mode() {
+    let name = "vgpu.dev/mig";
+    let mut world = World::new(Preset::Mixed, "[]");
+    // An H200 forgets its mode at a reboot.
+    let card = world.cards(&Vendor::NVIDIA).remove(1);
+    let offer = format!(
+        r#"[{{"resource": "{name}", "kind": "slice", "profile": "1g.18gb", "schemes": ["mig"],
+             "select": {{"devices": ["{card}"]}}}}]"#
+    );
+    world.offers = serde_json::from_str(&offer).expect("offers");
+    let node = world.node();
+    let (dead, dead_ids) = allocate(&node, name, 1).expect("allocates");
+    world.machine.faults().crash(Op::Create, &card, 2).expect("a rule");
+    node.prepare(&start(name, &dead_ids)).expect_err("the process dies");
+    drop(node);
+    world.machine.faults().take_all_back().expect("no rules");
+
+    let node = world.node();
+    let (live, live_ids) = allocate(&node, name, 1).expect("allocates");
+    node.prepare(&start(name, &live_ids)).expect("prepares");
+    let state_of_dead = state(&node, &dead.claim);
+    assert_eq!(state_of_dead, "preparing", "what it made was found, and nobody asked for it since");
+    drop(node);
+
+    world.reboot();
+    let node = world.node();
+    let ask = start_of(name, &live_ids, "uid", &[&live.claim]);
+    assert_eq!(node.prepare(&ask).expect("enters the mode again"), live.claim);
+    // And had the dead one's pod lived, it would be served as well.
+    let ask = start_of(name, &dead_ids, "other-uid", &[&dead.claim]);
+    assert_eq!(node.prepare(&ask).expect("prepares"), dead.claim);
+    let parts = world.parts().into_iter().filter(|p| p.device() == card).count();
+    assert_eq!(parts, 2);
+}
+
+/// A release that a reboot cut short: neither the limit on a container nor the part is there.
+#[test]
+fn after_a_reboot_a_release_that_was_cut_short_ends() {
+    let world = World::new(Preset::Mixed, MIXED);
+    let node = world.node();
+    let name = "vgpu.dev/mlu-mem";
+    let (first, ids) = allocate(&node, name, 4).expect("allocates");
+    node.prepare(&start(name, &ids)).expect("prepares");
+    let part = world.parts().into_iter().find(|p| p.scheme().as_str() == "smlu").expect("a part");
+    world.machine.faults().hold(&Subject::Part(part), 1).expect("holds");
+    let next = node.allocate(&resource(name), &ids).expect("allocates");
+    node.prepare(&start(name, &ids)).expect_err("it is held");
+    assert_eq!(state(&node, &first.claim), "releasing");
+    drop(node);
+    world.reboot();
+    let node = world.node();
+    assert_eq!(state(&node, &first.claim), "gone");
+    let ask = start_of(name, &ids, "uid", &[&next.claim]);
+    assert_eq!(node.prepare(&ask).expect("prepares"), next.claim);
+}
+
+#[test]
+fn a_container_with_two_resources_is_refused_and_nothing_is_made() {
+    let world = World::new(Preset::Mixed, MIXED);
+    let node = world.node();
+    let before = world.parts();
+    let (dcu, dcu_ids) = allocate(&node, "vgpu.dev/dcu", 1).expect("allocates");
+    let (mem, mem_ids) = allocate(&node, "vgpu.dev/mlu-mem", 4).expect("allocates");
+    let of = |name: &str, ids: &[SlotId], claim: &ClaimId, beside: &str| {
+        let mut ask = start_of(name, ids, "uid", &[claim]);
+        for entry in ask.checkpoint.iter_mut().flatten() {
+            entry.beside.insert(resource(beside));
+        }
+        ask
+    };
+    let both = [
+        of("vgpu.dev/dcu", &dcu_ids, &dcu.claim, "vgpu.dev/mlu-mem"),
+        of("vgpu.dev/mlu-mem", &mem_ids, &mem.claim, "vgpu.dev/dcu"),
+    ];
+    for ask in &both {
+        let e = node.prepare(ask).expect_err("refused");
+        assert_eq!(e.kind, ErrorKind::Invalid, "{e}");
+        let told = e.to_string();
+        assert!(told.contains("container main") && told.contains("one of them"), "{told}");
+        assert!(told.contains("vgpu.dev/dcu") && told.contains("vgpu.dev/mlu-mem"), "{told}");
+    }
+    // By the list alone, where the checkpoint cannot be read.
+    let mut ask = start("vgpu.dev/dcu", &dcu_ids);
+    ask.beside.insert(resource("vgpu.dev/mlu-mem"));
+    assert_eq!(node.prepare(&ask).expect_err("refused").kind, ErrorKind::Invalid);
+    assert_eq!((world.parts(), world.specs().len()), (before, 0), "nothing was made");
+    assert!(node.claims().iter().all(|c| c.state == "allocated" && c.trouble.is_some()));
+    // Somebody else's resource beside ours is nobody's business.
+    let mut ask = start("vgpu.dev/dcu", &dcu_ids);
+    ask.beside.insert(resource("example.com/nic"));
+    node.prepare(&ask).expect("prepares");
+}
+
 #[test]
 fn a_part_that_vanishes_breaks_its_claim_and_nothing_else() {
     let world = World::new(Preset::Mixed, MIXED);

@@ -39,23 +39,41 @@ impl KubeletEyes {
     /// What PreStart for these ids is about. What cannot be learned is left out: the node then goes
     /// by what it knows itself.
     pub(crate) async fn about(&self, resource: &ResourceName, ids: BTreeSet<SlotId>) -> Prepare {
-        let entries = self.entries(resource, &ids);
-        let pod_uid = entries.as_ref().and_then(|e| e.last()).map(|e| e.pod_uid.clone());
-        let listed = match self.pods.list().await {
-            Ok(list) => holder(&list, resource, &ids, pod_uid.clone()),
+        let all = self.all_entries();
+        let wanted: BTreeSet<String> = ids.iter().map(ToString::to_string).collect();
+        let of_ids = |e: &&CheckpointEntry| {
+            e.resource == resource.as_str() && e.device_ids.iter().eq(wanted.iter())
+        };
+        let pod_uid =
+            all.iter().flatten().filter(of_ids).next_back().map(|entry| entry.pod_uid.clone());
+        let (mut listed, mut beside) = (None, BTreeSet::new());
+        match self.pods.list().await {
+            Ok(list) => {
+                listed = holder(&list, resource, &ids, pod_uid);
+                // The list has no uid: while a pod that was deleted by force still ends, two pods have one
+                // name. So it speaks only where the checkpoint cannot.
+                if all.is_none() {
+                    beside.extend(listed.iter().flat_map(|of| others(&list, of, resource)));
+                }
+            }
             Err(error) => {
                 tracing::warn!(%error, "cannot learn which pod is starting; going on without its name");
-                None
             }
-        };
-        let checkpoint = entries.map(|entries| {
-            let claims = entries.iter().flat_map(|entry| {
+        }
+        let checkpoint = all.map(|all| {
+            let claims = all.iter().filter(of_ids).flat_map(|entry| {
+                let beside = self.beside(&all, entry);
                 let claims = entry.cdi_devices.iter().filter_map(|name| self.claim(name));
-                claims.map(|claim| CheckpointClaim { claim, pod_uid: entry.pod_uid.clone() })
+                claims.map(move |claim| CheckpointClaim {
+                    claim,
+                    pod_uid: entry.pod_uid.clone(),
+                    container: entry.container.clone(),
+                    beside: beside.clone(),
+                })
             });
             claims.collect()
         });
-        Prepare { resource: resource.clone(), ids, holder: listed, checkpoint }
+        Prepare { resource: resource.clone(), ids, holder: listed, checkpoint, beside }
     }
 
     /// The kubelet's whole view, or nothing if it does not answer.
@@ -112,15 +130,14 @@ impl KubeletEyes {
         all
     }
 
-    /// The checkpoint's entries for exactly these ids; `None` if it cannot be read.
-    fn entries(
-        &self,
-        resource: &ResourceName,
-        ids: &BTreeSet<SlotId>,
-    ) -> Option<Vec<CheckpointEntry>> {
-        let wanted: BTreeSet<String> = ids.iter().map(ToString::to_string).collect();
-        let ours = self.all_entries()?.into_iter().filter(|e| e.resource == resource.as_str());
-        Some(ours.filter(|e| e.device_ids.iter().eq(wanted.iter())).collect())
+    /// What else of ours the container of an entry has, by the names that our answers gave.
+    fn beside(&self, all: &[CheckpointEntry], of: &CheckpointEntry) -> BTreeSet<ResourceName> {
+        all.iter()
+            .filter(|e| e.pod_uid == of.pod_uid && e.container == of.container)
+            .filter(|e| e.resource != of.resource)
+            .filter(|e| e.cdi_devices.iter().any(|name| self.claim(name).is_some()))
+            .filter_map(|e| ResourceName::new(e.resource.as_str()).ok())
+            .collect()
     }
 
     fn all_entries(&self) -> Option<Vec<CheckpointEntry>> {
@@ -168,6 +185,17 @@ fn holder(
         uid,
         container: holding.container.clone(),
     })
+}
+
+/// Whatever else a container has, ours or not.
+fn others(list: &PodList, of: &Holder, resource: &ResourceName) -> Vec<ResourceName> {
+    let same = list
+        .holdings
+        .iter()
+        .filter(|h| h.namespace == of.namespace && h.pod == of.pod && h.container == of.container);
+    same.filter(|h| h.resource != resource.as_str())
+        .filter_map(|h| ResourceName::new(h.resource.as_str()).ok())
+        .collect()
 }
 
 #[cfg(test)]

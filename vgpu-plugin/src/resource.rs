@@ -80,7 +80,7 @@ impl DevicePlugin for NodeResource {
             Refusal::new(RefusalKind::Internal, why)
         })?;
         self.metrics.call(Call::PreStart, &self.name, began.elapsed(), outcome.is_ok());
-        let pod = ask.holder.map(|h| format!("{}/{}", h.namespace, h.pod)).unwrap_or_default();
+        let pod = ask.holder.map(|h| h.to_string()).unwrap_or_default();
         match outcome {
             Ok(claim) => {
                 tracing::info!(resource = %self.name, %claim, pod, "prepared");

@@ -173,13 +173,19 @@ pub fn start(name: &str, ids: &[SlotId]) -> Prepare {
         ids: ids.iter().cloned().collect(),
         holder: None,
         checkpoint: None,
+        beside: BTreeSet::new(),
     }
 }
 
 pub fn start_of(name: &str, ids: &[SlotId], pod: &str, claims: &[&ClaimId]) -> Prepare {
     let entries = claims
         .iter()
-        .map(|c| CheckpointClaim { claim: (*c).clone(), pod_uid: pod.into() })
+        .map(|c| CheckpointClaim {
+            claim: (*c).clone(),
+            pod_uid: pod.into(),
+            container: "main".into(),
+            beside: BTreeSet::new(),
+        })
         .collect();
     Prepare { checkpoint: Some(entries), ..start(name, ids) }
 }
