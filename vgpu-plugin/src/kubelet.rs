@@ -44,8 +44,7 @@ impl KubeletEyes {
         let of_ids = |e: &&CheckpointEntry| {
             e.resource == resource.as_str() && e.device_ids.iter().eq(wanted.iter())
         };
-        let pod_uid =
-            all.iter().flatten().filter(of_ids).next_back().map(|entry| entry.pod_uid.clone());
+        let pod_uid = all.iter().flatten().rfind(of_ids).map(|entry| entry.pod_uid.clone());
         let (mut listed, mut beside) = (None, BTreeSet::new());
         match self.pods.list().await {
             Ok(list) => {

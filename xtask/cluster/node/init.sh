@@ -28,6 +28,16 @@ mount --bind "$dir/log/machine" /var/log
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -p /run/lock /run/cdi
 
+# What a kubelet sets has no namespace: it would change the machine, and whatever else runs on it. It reads and writes
+# plain files instead.
+for setting in kernel/keys/root_maxbytes kernel/keys/root_maxkeys kernel/panic kernel/panic_on_oops \
+    vm/overcommit_memory vm/panic_on_oom; do
+    [ -e "/proc/sys/$setting" ] || continue
+    mkdir -p "$dir/sysctls/${setting%/*}"
+    cat "/proc/sys/$setting" >"$dir/sysctls/$setting"
+    mount --bind "$dir/sysctls/$setting" "/proc/sys/$setting"
+done
+
 # Devices of our own, so that the scripted machine's nodes can be made without touching the machine's.
 dev=$dir/dev
 mkdir -p "$dev"

@@ -3,12 +3,13 @@
 # agent are killed, /run is empty, the boot id is another. Disks are as they were, and the control plane lives elsewhere.
 set -eu
 dir=$1
+cgroup=$2  # the node's group in every hierarchy
 
 victims() {
     for process in /proc/[0-9]*; do
         case $(cat "$process/comm" 2>/dev/null) in
             containerd* | kubelet | vgpu-plugin) echo "${process#/proc/}" ;;
-            *) grep -q ":/vgpu-cluster/" "$process/cgroup" 2>/dev/null && echo "${process#/proc/}" ;;
+            *) grep -q ":/$cgroup/" "$process/cgroup" 2>/dev/null && echo "${process#/proc/}" ;;
         esac
     done || :
 }
@@ -21,7 +22,7 @@ while [ "$left" ]; do
 done
 
 # A kubelet that finds cgroups without containers waits half a minute for them; after a reboot there are none.
-for group in /sys/fs/cgroup/vgpu-cluster /sys/fs/cgroup/*/vgpu-cluster; do
+for group in "/sys/fs/cgroup/$cgroup" /sys/fs/cgroup/*/"$cgroup"; do
     [ -d "$group" ] && find "$group" -mindepth 1 -depth -type d -exec rmdir {} + || :
 done
 

@@ -1,6 +1,7 @@
 //! The node's own corner of the machine's cgroups, v1 or v2 as the machine has them.
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,8 +9,14 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::cluster::process::retry;
 
-/// The name of our group in every hierarchy, and kubelet's `cgroupRoot`.
-pub(crate) const NAME: &str = "vgpu-cluster";
+/// The name of a node's group in every hierarchy, and its kubelet's `cgroupRoot`; another for each folder, so that
+/// several nodes run side by side.
+pub(crate) fn name(dir: &Path) -> String {
+    // FNV-1a: the same folder has the same name in every run.
+    let mix = |hash: u32, byte: &u8| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
+    let hash = dir.as_os_str().as_bytes().iter().fold(0x811c_9dc5, mix);
+    format!("vgpu-cluster-{hash:08x}")
+}
 
 /// What pods need to be limited by.
 const CONTROLLERS: [&str; 4] = ["cpu", "cpuset", "memory", "pids"];
@@ -27,8 +34,8 @@ pub(crate) fn version(root: &Path) -> Version {
 }
 
 /// Makes our groups; nothing of the machine's own groups is changed.
-pub(crate) fn make(root: &Path) -> Result<()> {
-    let groups = groups(root);
+pub(crate) fn make(root: &Path, name: &str) -> Result<()> {
+    let groups = groups(root, name);
     ensure!(!groups.is_empty(), "{} has no cgroups", root.display());
     for group in groups {
         fs::create_dir_all(&group).with_context(|| format!("cannot make {}", group.display()))?;
@@ -43,8 +50,8 @@ pub(crate) fn make(root: &Path) -> Result<()> {
 }
 
 /// Removes our groups with all that pods left in them; waits for those that are still ending.
-pub(crate) fn remove(root: &Path) -> Result<()> {
-    for group in groups(root).into_iter().filter(|g| g.exists()) {
+pub(crate) fn remove(root: &Path, name: &str) -> Result<()> {
+    for group in groups(root, name).into_iter().filter(|g| g.exists()) {
         retry(Duration::from_secs(20), || {
             remove_tree(&group)
                 .with_context(|| format!("cannot remove the cgroup {}", group.display()))
@@ -53,16 +60,16 @@ pub(crate) fn remove(root: &Path) -> Result<()> {
     Ok(())
 }
 
-fn groups(root: &Path) -> Vec<PathBuf> {
+fn groups(root: &Path, name: &str) -> Vec<PathBuf> {
     if version(root) == Version::V2 {
-        return vec![root.join(NAME)];
+        return vec![root.join(name)];
     }
     let Ok(entries) = fs::read_dir(root) else { return Vec::new() };
     let hierarchies = entries.filter_map(|e| Some(e.ok()?.path()));
     let mut groups: Vec<PathBuf> = hierarchies
         // Names like cpu,cpuacct have links from cpu and from cpuacct.
         .filter(|dir| dir.join("cgroup.procs").exists() && !dir.is_symlink())
-        .map(|dir| dir.join(NAME))
+        .map(|dir| dir.join(name))
         .collect();
     groups.sort();
     groups
@@ -121,24 +128,32 @@ mod tests {
         }
         fs::create_dir(root.path().join("no-hierarchy")).expect("makes");
         assert_eq!(version(root.path()), Version::V1);
-        make(root.path()).expect("makes");
+        make(root.path(), "vgpu-cluster").expect("makes");
         assert_eq!(
-            groups(root.path()),
+            groups(root.path(), "vgpu-cluster"),
             [root.path().join("cpuset/vgpu-cluster"), root.path().join("memory/vgpu-cluster")]
         );
         fs::create_dir_all(root.path().join("memory/vgpu-cluster/kubepods/pod1")).expect("makes");
-        remove(root.path()).expect("removes");
-        assert!(groups(root.path()).iter().all(|g| !g.exists()));
+        remove(root.path(), "vgpu-cluster").expect("removes");
+        assert!(groups(root.path(), "vgpu-cluster").iter().all(|g| !g.exists()));
+    }
+
+    #[test]
+    fn each_folder_has_a_name_of_its_own() {
+        let (one, other) = (name(Path::new("/var/tmp/a")), name(Path::new("/var/tmp/b")));
+        assert_ne!(one, other);
+        assert_eq!(one, name(Path::new("/var/tmp/a")));
+        assert!(one.strip_prefix("vgpu-cluster-").is_some_and(|hash| hash.len() == 8));
     }
 
     #[test]
     fn v2_asks_for_what_is_not_delegated() {
         let root = tempfile::tempdir().expect("a folder");
         fs::write(root.path().join("cgroup.controllers"), "cpu memory\n").expect("writes");
-        let group = root.path().join(NAME);
+        let group = root.path().join("vgpu-cluster");
         fs::create_dir(&group).expect("makes");
         fs::write(group.join("cgroup.controllers"), "cpu memory\n").expect("writes");
-        let error = make(root.path()).expect_err("it lacks some").to_string();
+        let error = make(root.path(), "vgpu-cluster").expect_err("it lacks some").to_string();
         assert!(error.contains("+cpuset +pids"), "{error}");
     }
 }

@@ -38,6 +38,11 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
+    /// The node's group in every cgroup hierarchy.
+    pub(crate) fn cgroup(&self) -> String {
+        cgroups::name(&self.dir)
+    }
+
     pub(crate) fn etc(&self, name: &str) -> PathBuf {
         self.dir.join("etc").join(name)
     }
@@ -81,7 +86,7 @@ pub(crate) fn write(layout: &Layout, assets: &Assets) -> Result<()> {
             .replace("@DIR@", &layout.dir.display().to_string())
             .replace("@CNI@", CNI_DIR)
             .replace("@IMAGE@", IMAGE)
-            .replace("@CGROUP@", cgroups::NAME)
+            .replace("@CGROUP@", &layout.cgroup())
             .replace("@RUNC@", &assets.runc().display().to_string())
     };
     put(&layout.etc("containerd.toml"), &filled(CONTAINERD))?;

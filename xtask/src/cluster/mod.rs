@@ -14,7 +14,6 @@ mod http;
 mod image;
 mod node;
 mod process;
-mod sysctls;
 mod test;
 mod up;
 

@@ -13,11 +13,9 @@ use crate::cluster::assets::Assets;
 use crate::cluster::cgroups;
 use crate::cluster::config::{ADDRESS, Layout, NODE, SERVICE};
 use crate::cluster::process::{Pid, children, run, wait_for};
-use crate::cluster::sysctls;
 
 const INIT: &str = include_str!("../../cluster/node/init.sh");
 const CGROUPS: &str = "/sys/fs/cgroup";
-const PROC_SYS: &str = "/proc/sys";
 
 /// How long the box may take to be made, or a process in it to end.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -43,8 +41,7 @@ impl Node {
         }
         fs::create_dir_all(layout.dir.join("log"))
             .with_context(|| format!("cannot make {}", layout.dir.display()))?;
-        sysctls::save(Path::new(PROC_SYS), &layout.dir.join("sysctls.json"))?;
-        cgroups::make(Path::new(CGROUPS))?;
+        cgroups::make(Path::new(CGROUPS), &layout.cgroup())?;
         let script = layout.dir.join("init.sh");
         fs::write(&script, INIT)?;
         let init = start(&layout, &script)?;
@@ -74,8 +71,7 @@ impl Node {
             run(Command::new("kill").args(["-KILL", &init.number.to_string()]))?;
             wait_for("end of the node", PATIENCE, || Ok((!init.is_alive()).then_some(())))?;
         }
-        cgroups::remove(Path::new(CGROUPS))?;
-        sysctls::restore(Path::new(PROC_SYS), &dir.join("sysctls.json"))?;
+        cgroups::remove(Path::new(CGROUPS), &cgroups::name(dir))?;
         let was_there = file.exists();
         if was_there {
             fs::remove_dir_all(dir).with_context(|| format!("cannot remove {}", dir.display()))?;

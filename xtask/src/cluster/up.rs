@@ -64,7 +64,8 @@ impl Cluster {
         let dir = &self.node.layout.dir;
         let script = dir.join("reboot.sh");
         std::fs::write(&script, REBOOT)?;
-        self.node.output("/bin/sh".as_ref(), [&script, dir])?;
+        let cgroup = PathBuf::from(self.node.layout.cgroup());
+        self.node.output("/bin/sh".as_ref(), [&script, dir, &cgroup])?;
         self.start_containerd()?;
         self.wait_containerd()
     }
