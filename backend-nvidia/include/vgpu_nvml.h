@@ -8,6 +8,7 @@
  * - Process lists: the wrapper allocates as many entries as the library says there are.
  * - What an NVLink ends at: the wrapper's remote_device_type writes the answer into a temporary and always says Unknown.
  * - Remapped rows and the first version of the memory call: not wrapped.
+ * - Memory limits of cgroups (r615): newer than the wrapper.
  *
  * Functions are typedefs, never declarations, so that nothing links to the library: sys.rs looks each one up by the
  * typedef's name less the suffix "_fn". `cargo xtask bindings` turns this file into src/bindings.rs.
@@ -102,6 +103,21 @@ typedef struct {
     nvmlValue_t value;
 } nvmlFieldValue_t;
 
+/* Limits of a cgroup on one card, in bytes; nameSpace is the full path of the cgroup's folder. No limit is soft 0 and
+   hard all ones. */
+typedef struct {
+    const char *nameSpace;
+    unsigned long long softLimit;
+    unsigned long long hardLimit;
+} nvmlSetMemoryLimits_v1_t;
+
+typedef struct {
+    const char *nameSpace;
+    unsigned long long softLimit;
+    unsigned long long hardLimit;
+    unsigned long long currentUsed;
+} nvmlGetMemoryLimits_v1_t;
+
 typedef nvmlReturn_t nvmlInit_v2_fn(void);
 typedef nvmlReturn_t nvmlSystemGetDriverVersion_fn(char *version, unsigned int length);
 typedef nvmlReturn_t nvmlDeviceGetCount_v2_fn(unsigned int *count);
@@ -126,5 +142,7 @@ typedef nvmlReturn_t nvmlDeviceRegisterEvents_fn(nvmlDevice_t device, unsigned l
 typedef nvmlReturn_t nvmlEventSetCreate_fn(nvmlEventSet_t *set);
 typedef nvmlReturn_t nvmlEventSetFree_fn(nvmlEventSet_t set);
 typedef nvmlReturn_t nvmlEventSetWait_v2_fn(nvmlEventSet_t set, nvmlEventData_t *data, unsigned int timeout_ms);
+typedef nvmlReturn_t nvmlDeviceSetMemoryLimits_v1_fn(nvmlDevice_t device, nvmlSetMemoryLimits_v1_t *limits);
+typedef nvmlReturn_t nvmlDeviceGetMemoryLimits_v1_fn(nvmlDevice_t device, nvmlGetMemoryLimits_v1_t *limits);
 
 #endif

@@ -93,6 +93,18 @@ pub trait NvmlApi: Debug + Send + Sync {
     fn temperature(&self, index: u32) -> Result<u32, NvmlFailure>;
     /// Reads a temperature limit in degrees Celsius.
     fn temperature_limit(&self, index: u32, limit: TemperatureLimit) -> Result<u32, NvmlFailure>;
+
+    /// Reads the memory limits that are in force for a cgroup (r615), by the full path of its folder: its own, or those
+    /// of the nearest cgroup above it that has some. Where none are set the driver says 6, or 3 as if it had no limits.
+    fn memory_limits(&self, index: u32, cgroup: &Path) -> Result<MemoryLimits, NvmlFailure>;
+    /// Sets a cgroup's memory limits in bytes, `hard: None` for no limit (r615); only root may.
+    fn set_memory_limits(
+        &self,
+        index: u32,
+        cgroup: &Path,
+        soft: u64,
+        hard: Option<u64>,
+    ) -> Result<(), NvmlFailure>;
 }
 
 /// A set of events; one thread owns it, registers cards and waits.
@@ -244,6 +256,17 @@ pub struct MemoryInfo {
     /// What can be allocated.
     pub free: u64,
     /// What is allocated.
+    pub used: u64,
+}
+
+/// Memory limits of a cgroup on one card, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryLimits {
+    /// What is kept for it; beyond it, MPS may end its processes when others need the memory.
+    pub soft: u64,
+    /// What it cannot exceed; `None` is no limit.
+    pub hard: Option<u64>,
+    /// What its processes use.
     pub used: u64,
 }
 

@@ -52,7 +52,7 @@ pub struct NvidiaBackend {
     pub(crate) named: bool,
     pub(crate) options: NvidiaOptions,
     pub(crate) events: Mutex<Events>,
-    driver: String,
+    pub(crate) driver: String,
 }
 
 impl NvidiaBackend {
@@ -124,6 +124,8 @@ impl NvidiaBackend {
             Err(failure) => return Err(failure.into()),
         };
         let address = pci.as_ref().map(|pci| pci.address.clone());
+        // Of a card in MIG mode the driver counts nothing by cgroup.
+        let memory_limits = mig.is_none_or(|mig| !mig.current) && self.limits_memory(index);
         Ok(Device {
             vendor: Vendor::NVIDIA,
             model: convert::model(name, pci.as_ref()),
@@ -132,7 +134,7 @@ impl NvidiaBackend {
             memory: vgpu_core::Bytes(usable),
             compute_units: convert::multiprocessors(cores, capability),
             counters: Vec::new(),
-            schemes: schemes::of_card(&id, mig),
+            schemes: schemes::of_card(&id, mig, memory_limits),
             id,
         })
     }

@@ -187,6 +187,49 @@ const _: () = {
     ["Offset of field: nvmlFieldValue_t::value"]
         [::core::mem::offset_of!(nvmlFieldValue_t, value) - 32usize];
 };
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct nvmlSetMemoryLimits_v1_t {
+    pub nameSpace: *const ::core::ffi::c_char,
+    pub softLimit: ::core::ffi::c_ulonglong,
+    pub hardLimit: ::core::ffi::c_ulonglong,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of nvmlSetMemoryLimits_v1_t"]
+        [::core::mem::size_of::<nvmlSetMemoryLimits_v1_t>() - 24usize];
+    ["Alignment of nvmlSetMemoryLimits_v1_t"]
+        [::core::mem::align_of::<nvmlSetMemoryLimits_v1_t>() - 8usize];
+    ["Offset of field: nvmlSetMemoryLimits_v1_t::nameSpace"]
+        [::core::mem::offset_of!(nvmlSetMemoryLimits_v1_t, nameSpace) - 0usize];
+    ["Offset of field: nvmlSetMemoryLimits_v1_t::softLimit"]
+        [::core::mem::offset_of!(nvmlSetMemoryLimits_v1_t, softLimit) - 8usize];
+    ["Offset of field: nvmlSetMemoryLimits_v1_t::hardLimit"]
+        [::core::mem::offset_of!(nvmlSetMemoryLimits_v1_t, hardLimit) - 16usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct nvmlGetMemoryLimits_v1_t {
+    pub nameSpace: *const ::core::ffi::c_char,
+    pub softLimit: ::core::ffi::c_ulonglong,
+    pub hardLimit: ::core::ffi::c_ulonglong,
+    pub currentUsed: ::core::ffi::c_ulonglong,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of nvmlGetMemoryLimits_v1_t"]
+        [::core::mem::size_of::<nvmlGetMemoryLimits_v1_t>() - 32usize];
+    ["Alignment of nvmlGetMemoryLimits_v1_t"]
+        [::core::mem::align_of::<nvmlGetMemoryLimits_v1_t>() - 8usize];
+    ["Offset of field: nvmlGetMemoryLimits_v1_t::nameSpace"]
+        [::core::mem::offset_of!(nvmlGetMemoryLimits_v1_t, nameSpace) - 0usize];
+    ["Offset of field: nvmlGetMemoryLimits_v1_t::softLimit"]
+        [::core::mem::offset_of!(nvmlGetMemoryLimits_v1_t, softLimit) - 8usize];
+    ["Offset of field: nvmlGetMemoryLimits_v1_t::hardLimit"]
+        [::core::mem::offset_of!(nvmlGetMemoryLimits_v1_t, hardLimit) - 16usize];
+    ["Offset of field: nvmlGetMemoryLimits_v1_t::currentUsed"]
+        [::core::mem::offset_of!(nvmlGetMemoryLimits_v1_t, currentUsed) - 24usize];
+};
 pub type nvmlInit_v2_fn = ::core::option::Option<unsafe extern "C" fn() -> nvmlReturn_t>;
 pub type nvmlSystemGetDriverVersion_fn = ::core::option::Option<
     unsafe extern "C" fn(
@@ -294,5 +337,17 @@ pub type nvmlEventSetWait_v2_fn = ::core::option::Option<
         set: nvmlEventSet_t,
         data: *mut nvmlEventData_t,
         timeout_ms: ::core::ffi::c_uint,
+    ) -> nvmlReturn_t,
+>;
+pub type nvmlDeviceSetMemoryLimits_v1_fn = ::core::option::Option<
+    unsafe extern "C" fn(
+        device: nvmlDevice_t,
+        limits: *mut nvmlSetMemoryLimits_v1_t,
+    ) -> nvmlReturn_t,
+>;
+pub type nvmlDeviceGetMemoryLimits_v1_fn = ::core::option::Option<
+    unsafe extern "C" fn(
+        device: nvmlDevice_t,
+        limits: *mut nvmlGetMemoryLimits_v1_t,
     ) -> nvmlReturn_t,
 >;

@@ -8,6 +8,7 @@
 //! | `factory` | from a host to a backend, or the reason why there is none |
 //! | `backend`, `cards`, `schemes`, `topology` | discovery |
 //! | `partition` (a file for each scheme with objects), `isolation`, `health` | the other traits |
+//! | `limits` | memory limits of a container's cgroup (r615): calls, probe, set and read back |
 //! | `host` | what the host's own files say |
 //! | `convert` | NVML's codes and values as the core's |
 //! | `api`, `loaded` | NVML as a safe trait, and the loaded library behind it |
@@ -23,6 +24,7 @@ mod factory;
 mod health;
 mod host;
 mod isolation;
+mod limits;
 mod loaded;
 mod partition;
 mod schemes;
@@ -32,8 +34,8 @@ mod topology;
 
 pub use crate::api::{
     ComputeProcess, FIELD_RECOVERY_ACTION, FailureCause, LinkEnd, LoadFailure, MAX_CARDS,
-    MAX_NVLINKS, MAX_PROCESSES, MemoryInfo, MigMode, NvmlApi, NvmlEventSet, NvmlFailure, PciInfo,
-    RawEvent, RemappedRows, TemperatureLimit, TopologyLevel, Version,
+    MAX_NVLINKS, MAX_PROCESSES, MemoryInfo, MemoryLimits, MigMode, NvmlApi, NvmlEventSet,
+    NvmlFailure, PciInfo, RawEvent, RemappedRows, TemperatureLimit, TopologyLevel, Version,
 };
 pub use crate::backend::{NvidiaBackend, NvidiaOptions};
 pub use crate::factory::NvidiaFactory;

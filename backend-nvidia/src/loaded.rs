@@ -13,9 +13,9 @@ use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device, Nvml};
 
 use crate::api::{
-    ComputeProcess, FailureCause, LinkEnd, LoadFailure, MAX_CARDS, MemoryInfo, MigMode, NvmlApi,
-    NvmlEventSet, NvmlFailure, PciInfo, RawEvent, RemappedRows, TemperatureLimit, TopologyLevel,
-    Version,
+    ComputeProcess, FailureCause, LinkEnd, LoadFailure, MAX_CARDS, MemoryInfo, MemoryLimits,
+    MigMode, NvmlApi, NvmlEventSet, NvmlFailure, PciInfo, RawEvent, RemappedRows, TemperatureLimit,
+    TopologyLevel, Version,
 };
 use crate::symbols::malformed;
 use crate::sys::{EventSet, Handle, Table};
@@ -275,6 +275,20 @@ impl NvmlApi for LoadedNvml {
             let limit = card.device.temperature_threshold(threshold);
             wrapped("nvmlDeviceGetTemperatureThreshold", limit)
         })
+    }
+
+    fn memory_limits(&self, index: u32, cgroup: &Path) -> Result<MemoryLimits, NvmlFailure> {
+        self.on(index, |card| self.table.limits.read(card.raw, cgroup))
+    }
+
+    fn set_memory_limits(
+        &self,
+        index: u32,
+        cgroup: &Path,
+        soft: u64,
+        hard: Option<u64>,
+    ) -> Result<(), NvmlFailure> {
+        self.on(index, |card| self.table.limits.set(card.raw, cgroup, soft, hard))
     }
 }
 

@@ -19,6 +19,7 @@ use crate::bindings::*;
 use crate::decode::{
     EMPTY_PCI, EMPTY_PROCESS, flag, instance, link_end, pci_address, process, whole_number,
 };
+use crate::limits::LimitCalls;
 use crate::symbols::{NvmlCall, Optional, Pointer, Required, malformed};
 
 /// The raw part of a loaded NVML.
@@ -43,6 +44,7 @@ pub(crate) struct Table {
     event_set_create: Optional<nvmlEventSetCreate_fn>,
     event_set_free: Optional<nvmlEventSetFree_fn>,
     event_set_wait: Optional<nvmlEventSetWait_v2_fn>,
+    pub(crate) limits: LimitCalls,
     missing: Vec<&'static str>,
 }
 
@@ -64,7 +66,7 @@ const WRAPPER_SYMBOLS: &[&str] = &[
 
 /// A card as the library names it; valid for as long as the library is initialized, which is for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Handle(nvmlDevice_t);
+pub(crate) struct Handle(pub(crate) nvmlDevice_t);
 
 // SAFETY: NVML documents that its calls may come from any thread; the pointer is a name that only NVML looks behind.
 unsafe impl Send for Handle {}
@@ -130,6 +132,7 @@ impl Table {
             event_set_create: finder.optional("nvmlEventSetCreate"),
             event_set_free: finder.optional("nvmlEventSetFree"),
             event_set_wait: finder.optional("nvmlEventSetWait_v2"),
+            limits: LimitCalls::find(&mut finder),
             missing: Vec::new(),
         };
         // The wrapper counts the cards, so this one is only looked for.
@@ -415,7 +418,7 @@ impl Handle {
 }
 
 /// Looks functions up in a library and notes what is not there.
-struct Finder<'a> {
+pub(crate) struct Finder<'a> {
     library: &'a Library,
     missing: Vec<&'static str>,
 }
@@ -425,7 +428,7 @@ impl Finder<'_> {
         self.find(name).map(Required).ok_or(name)
     }
 
-    fn optional<P: Pointer>(&mut self, name: &'static str) -> Optional<P> {
+    pub(crate) fn optional<P: Pointer>(&mut self, name: &'static str) -> Optional<P> {
         let call = self.find(name);
         if call.is_none() {
             self.missing.push(name);

@@ -135,9 +135,11 @@ fn an_old_library_lacks_symbols() {
             "nvmlDeviceGetComputeRunningProcesses_v3",
             "nvmlDeviceGetMemoryAffinity",
             "nvmlDeviceGetMemoryInfo_v2",
+            "nvmlDeviceGetMemoryLimits_v1",
             "nvmlDeviceGetNumGpuCores",
             "nvmlDeviceGetNvLinkRemoteDeviceType",
             "nvmlDeviceGetRemappedRows",
+            "nvmlDeviceSetMemoryLimits_v1",
             "nvmlEventSetWait_v2",
         ])
     );

@@ -8,8 +8,10 @@
 
 mod abi;
 mod exports;
+mod exports_limits;
 mod exports_newer;
 mod ffi;
+mod limits;
 mod presets;
 mod scenario;
 mod world;

@@ -8,6 +8,7 @@
 mod abi;
 mod exports;
 mod ffi;
+mod limits;
 mod presets;
 mod scenario;
 mod world;

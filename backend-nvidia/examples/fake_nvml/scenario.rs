@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::limits::{Outside, Way};
 use crate::presets;
 
 /// Keys of a card by which a patch replaces them; `null` takes one away.
@@ -27,6 +28,7 @@ pub(crate) struct Scenario {
     pub(crate) events: Vec<Event>,
     pub(crate) control: Option<PathBuf>,
     pub(crate) unterminated: Vec<Text>,
+    pub(crate) cgroup_limits: Way,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -202,6 +204,8 @@ pub(crate) struct Control {
     pub(crate) events: Vec<Event>,
     pub(crate) latency_ms: BTreeMap<String, u64>,
     pub(crate) fail: Vec<Fail>,
+    /// Carried out whenever the text of the file changes.
+    pub(crate) cgroup_limits: Vec<Outside>,
 }
 
 /// A scenario file.
@@ -221,6 +225,7 @@ struct Document {
     events: Vec<Event>,
     control: Option<PathBuf>,
     unterminated: Vec<Text>,
+    cgroup_limits: Option<Way>,
 }
 
 impl Scenario {
@@ -283,6 +288,7 @@ impl Document {
         base.events.extend(self.events);
         base.control = self.control.or(base.control);
         base.unterminated.extend(self.unterminated);
+        base.cgroup_limits = self.cgroup_limits.unwrap_or(base.cgroup_limits);
         Ok(base)
     }
 }

@@ -9,6 +9,7 @@ use crate::abi::{
     DRIVER_NOT_LOADED, FUNCTION_NOT_FOUND, GPU_IS_LOST, Handle, INVALID_ARGUMENT, NOT_FOUND,
     NOT_SUPPORTED, SUCCESS, TIMEOUT, UNINITIALIZED,
 };
+use crate::limits::Limits;
 use crate::scenario::{Card, Control, Event, Scenario, State};
 
 /// A call's answer, or NVML's code for its failure.
@@ -38,6 +39,7 @@ pub(crate) struct World {
     delivered: HashSet<Delivered>,
     /// Calls that are being slow now.
     slow: Vec<String>,
+    pub(crate) limits: Limits,
 }
 
 #[derive(Default)]
@@ -165,6 +167,7 @@ impl World {
             next_set: FIRST_SET,
             delivered: HashSet::new(),
             slow: Vec::new(),
+            limits: Limits::default(),
         })
     }
 
@@ -239,6 +242,7 @@ impl World {
         match Control::parse(&text).and_then(|control| Ok((self.patched(&control)?, control))) {
             Ok((cards, control)) => {
                 self.cards = cards;
+                control.cgroup_limits.iter().for_each(|change| self.limits.change(change));
                 self.control = control;
             }
             // The last good one stays; a writer that does not rename may be in the middle of it.

@@ -41,13 +41,7 @@ impl Health for NvidiaBackend {
                 self.cards.index(&part.device())?;
                 Err(partition::no_part(part))
             }
-            Subject::Cgroup(device, cgroup) => {
-                self.cards.index(device)?;
-                Err(Error::new(
-                    ErrorKind::NotFound,
-                    format!("nothing on {device} is counted for {}", cgroup.display()),
-                ))
-            }
+            Subject::Cgroup(device, cgroup) => self.cgroup_usage(device, cgroup),
             // NVML counts nothing of its own.
             Subject::Vendor => Ok(Usage::default()),
         }

@@ -1,7 +1,7 @@
 //! What a container needs to compute on its cards, and on no other.
 //!
-//! Whole cards and turns are shown by edits alone: nothing is limited on a living container. A turn
-//! shows less than a whole card: no `nvidia-uvm-tools` (it reads other processes of one user), no
+//! Whole cards and turns are shown by edits; a share of memory is limited on the living container,
+//! where the driver can (`limits`). A turn shows less than a whole card: no `nvidia-uvm-tools` (it reads other processes of one user), no
 //! `nvidia-modeset`, no display nodes, no daemons' programs.
 //!
 //! # A stand-in for the library
@@ -18,7 +18,7 @@ use std::path::Path;
 use vgpu_core::edits::{ContainerEdits, Hook, HookAction, HookStage};
 use vgpu_core::isolation::Isolation;
 use vgpu_core::order::{Grant, Target};
-use vgpu_core::{Confinement, Container, DeviceId, Error, ErrorKind, Result, Scheme, Size};
+use vgpu_core::{Confinement, Container, DeviceId, Error, ErrorKind, Result, Scheme};
 
 use crate::api::NvmlFailure;
 use crate::backend::NvidiaBackend;
@@ -32,14 +32,13 @@ impl Isolation for NvidiaBackend {
         self.shown(targets).map_err(|e| e.during("edits"))
     }
 
-    fn confine(&self, target: &Target, _container: &Container) -> Result<Confinement> {
-        self.granted(&target.grant).map_err(|e| e.during("confine"))?;
-        Ok(Confinement::NotNeeded)
+    fn confine(&self, target: &Target, container: &Container) -> Result<Confinement> {
+        let granted = self.granted(&target.grant);
+        granted.and_then(|_index| self.limit(target, container)).map_err(|e| e.during("confine"))
     }
 
-    // No limit was set, so that none is in force, whatever became of the card.
-    fn unconfine(&self, _target: &Target, _container: &Container) -> Result<()> {
-        Ok(())
+    fn unconfine(&self, target: &Target, container: &Container) -> Result<()> {
+        self.unlimit(target, container).map_err(|e| e.during("unconfine"))
     }
 }
 
@@ -63,6 +62,13 @@ impl NvidiaBackend {
         edits.mounts.extend(driver::programs(&self.tree, exclusive));
         edits.mounts.extend(driver::sockets(&self.tree, exclusive));
         for (target, index) in targets.iter().zip(cards) {
+            if self.memory_limit(&target.grant, index)?.is_some() {
+                let hook = Hook {
+                    stage: HookStage::CreateRuntime,
+                    action: HookAction::Confine(target.claim.clone()),
+                };
+                edits = edits.merge(ContainerEdits { hooks: vec![hook], ..Default::default() })?;
+            }
             let whole = matches!(target.grant, Grant::Whole(_));
             edits = edits.merge(self.card(&nodes, index, whole, stand_in)?)?;
         }
@@ -78,10 +84,10 @@ impl NvidiaBackend {
             Grant::Shared { scheme, .. } if *scheme != Scheme::TIME_SLICE => {
                 return Err(partition::unserved(&device, scheme));
             }
-            Grant::Shared { size, .. } if *size != Size::ANY => {
+            Grant::Shared { size, .. } if size.compute.is_some() => {
                 return Err(Error::new(
                     ErrorKind::Invalid,
-                    format!("a turn on {device} has no size, and {size} was asked; ask for any"),
+                    format!("a turn on {device} has no compute size, and {size} was asked"),
                 ));
             }
             Grant::Shared { .. } | Grant::Whole(_) => {}

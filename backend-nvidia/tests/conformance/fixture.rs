@@ -25,6 +25,7 @@ pub(crate) struct FakeNvml {
     host: Host,
     /// Has no driver at all.
     empty: TempDir,
+    #[expect(dead_code, reason = "the host's files are there as long as it is")]
     root: TempDir,
     control: Control,
 }
@@ -87,11 +88,7 @@ impl Fixture for FakeNvml {
     }
 
     fn container(&self) -> Option<Container> {
-        Some(Container {
-            cgroup: self.root.path().join("sys/fs/cgroup/container"),
-            pid: std::process::id(),
-            pid_namespace: 1,
-        })
+        Some(Container { cgroup: PathBuf::from(CGROUP), pid: std::process::id(), pid_namespace: 1 })
     }
 
     fn reset(&self) -> Result<Support> {
@@ -101,13 +98,25 @@ impl Fixture for FakeNvml {
     }
 }
 
+/// The container's cgroup, under version 2.
+const CGROUP: &str = "/sys/fs/cgroup/container";
+
 /// A host with an installed driver of every preset's version.
 fn prepared_root() -> std::io::Result<TempDir> {
     let root = tempfile::tempdir()?;
     let library = root.path().join("usr/lib/x86_64-linux-gnu");
     fs::create_dir_all(&library)?;
-    for name in ["libcuda", "libnvidia-ml", "libnvidia-ptxjitcompiler"] {
-        fs::write(library.join(format!("{name}.so.570.124.06")), "")?;
+    for version in ["570.124.06", "615.36.01"] {
+        for name in ["libcuda", "libnvidia-ml", "libnvidia-ptxjitcompiler"] {
+            fs::write(library.join(format!("{name}.so.{version}")), "")?;
+        }
+    }
+    let container = root.path().join(&CGROUP[1..]);
+    fs::create_dir_all(&container)?;
+    for cgroup in container.ancestors().take(2) {
+        for file in ["cgroup.procs", "cgroup.controllers"] {
+            fs::write(cgroup.join(file), "")?;
+        }
     }
     fs::create_dir_all(root.path().join("proc"))?;
     let devices = "Character devices:\n195 nvidia\n195 nvidia-modeset\n511 nvidia-uvm\n";

@@ -12,13 +12,15 @@ use std::process::{Command, ExitCode};
 
 use crate::fixture::FakeNvml;
 
-/// Presets of the fake, and what this host is like under each.
-const MACHINES: &[(&str, &str)] = &[
-    ("h200x8", "libfake_nvml.so"),
-    ("a100x4", "libfake_nvml.so"),
-    ("a100x4", "libfake_nvml_old.so"),
-    ("mixed-models", "libfake_nvml.so"),
-    ("t4x1", "libfake_nvml.so"),
+/// Presets of the fake, the library that plays them, and what is changed about them.
+const MACHINES: &[(&str, &str, &str)] = &[
+    ("h200x8", "libfake_nvml.so", ""),
+    ("a100x4", "libfake_nvml.so", ""),
+    ("a100x4", "libfake_nvml_old.so", ""),
+    ("mixed-models", "libfake_nvml.so", ""),
+    ("t4x1", "libfake_nvml.so", ""),
+    // Memory limits of cgroups.
+    ("h200x2", "libfake_nvml.so", "driver_version: 615.36.01"),
 ];
 
 fn main() -> ExitCode {
@@ -36,13 +38,13 @@ fn main() -> ExitCode {
 
 fn on_every_machine() -> ExitCode {
     let mut all = ExitCode::SUCCESS;
-    for (preset, library) in MACHINES {
+    for (preset, library, changed) in MACHINES {
         let folder = tempfile::tempdir().expect("a folder for the scenario");
         let scenario = folder.path().join("scenario.yaml");
         let control = fixture::control_of(folder.path());
-        let text = format!("preset: {preset}\ncontrol: {}\n", control.display());
+        let text = format!("preset: {preset}\n{changed}\ncontrol: {}\n", control.display());
         std::fs::write(&scenario, text).expect("the scenario is written");
-        eprintln!("\nmachine {preset} behind {library}");
+        eprintln!("\nmachine {preset} behind {library} {changed}");
         if !passes(library, &scenario) {
             eprintln!("machine {preset} behind {library} breaks the contract");
             all = ExitCode::FAILURE;

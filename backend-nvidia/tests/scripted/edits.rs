@@ -11,8 +11,8 @@ use vgpu_backend_nvidia::{MigMode, NvidiaBackend, NvidiaOptions, NvmlApi};
 use vgpu_core::cdi::{Kind, RenderOptions, Spec, audit, render, validate};
 use vgpu_core::edits::{ContainerEdits, HookAction};
 use vgpu_core::{
-    Bytes, ClaimId, Confinement, Container, ErrorKind, Grant, Host, Isolation, PartitionId, Scheme,
-    Size, Target, TrustDomain,
+    Bytes, ClaimId, ComputeShare, Confinement, Container, ErrorKind, Grant, Host, Isolation,
+    PartitionId, Scheme, Size, Target, TrustDomain,
 };
 
 use crate::nvml::{Scripted, address};
@@ -275,6 +275,9 @@ fn what_was_never_granted_is_never_shown() {
     };
     assert_eq!(refused(shared(Scheme::MPS, Size::ANY)), ErrorKind::Unsupported);
     let sized = Size { memory: Some(Bytes::gib(1)), compute: None };
+    assert_eq!(refused(shared(Scheme::TIME_SLICE, sized)), ErrorKind::Unsupported);
+    let tenth = ComputeShare { units: 1, of: 10.try_into().expect("not 0") };
+    let sized = Size { memory: None, compute: Some(tenth) };
     assert_eq!(refused(shared(Scheme::TIME_SLICE, sized)), ErrorKind::Invalid);
     nvml.state().cards[1].mig = Some(MigMode { current: true, pending: true });
     assert_eq!(refused(turn(1)), ErrorKind::Invalid);

@@ -6,9 +6,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use vgpu_backend_nvidia::{
-    ComputeProcess, FIELD_RECOVERY_ACTION, FailureCause, LinkEnd, MemoryInfo, MigMode, NvmlApi,
-    NvmlEventSet, NvmlFailure, PciInfo, RawEvent, RemappedRows, TemperatureLimit, TopologyLevel,
-    Version,
+    ComputeProcess, FIELD_RECOVERY_ACTION, FailureCause, LinkEnd, MemoryInfo, MemoryLimits,
+    MigMode, NvmlApi, NvmlEventSet, NvmlFailure, PciInfo, RawEvent, RemappedRows, TemperatureLimit,
+    TopologyLevel, Version,
 };
 
 type Answer<T> = Result<T, NvmlFailure>;
@@ -304,6 +304,20 @@ impl NvmlApi for Scripted {
     fn temperature_limit(&self, index: u32, limit: TemperatureLimit) -> Answer<u32> {
         assert_eq!(limit, TemperatureLimit::Shutdown, "no other limit is read");
         self.of("nvmlDeviceGetTemperatureThreshold", index, |card| card.shutdown)
+    }
+
+    fn memory_limits(&self, index: u32, _cgroup: &Path) -> Answer<MemoryLimits> {
+        self.of("nvmlDeviceGetMemoryLimits_v1", index, |_| None)
+    }
+
+    fn set_memory_limits(
+        &self,
+        index: u32,
+        _cgroup: &Path,
+        _soft: u64,
+        _hard: Option<u64>,
+    ) -> Answer<()> {
+        self.of("nvmlDeviceSetMemoryLimits_v1", index, |_| None)
     }
 }
 
