@@ -168,6 +168,7 @@ fn hcu_mig(state: &State, card: &Card, table: Vec<Profile>) -> SchemeInfo {
         enter: Change::IdleNode,
         leave: Change::IdleNode,
         affects: node_wide(state),
+        domain: None,
     };
     SchemeInfo {
         max_per_container: NonZeroU32::new(1),
@@ -257,7 +258,14 @@ fn grid(of: u32) -> ComputeGrid {
 fn own_mode(card: &Card, scheme: &Scheme, change: Change) -> ModeInfo {
     // Entering it from another mode asks for leaving that one as well.
     let enter = if card.is_in(scheme) { change } else { change.max(leaving(card)) };
-    ModeInfo { active: card.is_in(scheme), enter, leave: change, affects: vec![card.id.clone()] }
+    let domain = card.mode.as_ref().filter(|mode| mode.scheme == *scheme);
+    ModeInfo {
+        active: card.is_in(scheme),
+        enter,
+        leave: change,
+        affects: vec![card.id.clone()],
+        domain: domain.and_then(|mode| mode.domain.clone()),
+    }
 }
 
 /// The mode of a scheme that uses the card as it is: entering it is leaving whatever it is in.
@@ -267,7 +275,7 @@ fn default_mode(state: &State, card: &Card) -> ModeInfo {
         Some(mode) if mode.scheme == Scheme::HCU_MIG => node_wide(state),
         Some(_) => vec![card.id.clone()],
     };
-    ModeInfo { active: false, enter: leaving(card), leave: Change::Live, affects }
+    ModeInfo { active: false, enter: leaving(card), leave: Change::Live, affects, domain: None }
 }
 
 /// What leaving the card's present mode asks for.

@@ -29,7 +29,13 @@ pub(crate) fn of_card(
 /// asks for a reset on some cards. That keeps the planner from trying.
 fn behind_mig(device: &DeviceId) -> ModeInfo {
     let change = Change::DeviceReset;
-    ModeInfo { active: false, enter: change, leave: change, affects: vec![device.clone()] }
+    ModeInfo {
+        active: false,
+        enter: change,
+        leave: change,
+        affects: vec![device.clone()],
+        domain: None,
+    }
 }
 
 fn whole(mode: ModeInfo) -> SchemeInfo {

@@ -7,7 +7,7 @@ use std::num::NonZeroU32;
 use serde::{Deserialize, Serialize};
 
 use crate::guarantee::{Enforcement, Guarantees};
-use crate::id::{CounterId, DeviceId, ProfileId};
+use crate::id::{CounterId, DeviceId, ProfileId, TrustDomain};
 use crate::size::{Bytes, ComputeShare, Size};
 
 /// A way of splitting; open vocabulary.
@@ -143,6 +143,10 @@ pub struct ModeInfo {
     pub leave: Change,
     /// Every device that changes with it; just this one, or all of the node.
     pub affects: Vec<DeviceId>,
+    /// Whom it serves, where it serves one trust domain at a time (an MPS daemon); only while it is
+    /// active.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain: Option<TrustDomain>,
 }
 
 impl ModeInfo {
@@ -153,6 +157,7 @@ impl ModeInfo {
             enter: Change::Live,
             leave: Change::Live,
             affects: vec![device.clone()],
+            domain: None,
         }
     }
 }

@@ -133,7 +133,8 @@ fn a_size_takes_the_smallest_profile_that_covers_it() {
 #[test]
 fn a_mode_is_entered_only_on_an_idle_card_that_stands_alone() {
     let name = "GPU-1";
-    let mode = |enter, affects| ModeInfo { active: false, enter, leave: enter, affects };
+    let mode =
+        |enter, affects| ModeInfo { active: false, enter, leave: enter, affects, domain: None };
     let with = |mode| one(card(name, Bytes::gib(40), 98, vec![mig(name, mode)]));
     let mut ask = request("c", profile("1g.5gb"));
     let easy = with(mode(Change::IdleDevice, vec![id(name)]));
@@ -145,6 +146,33 @@ fn a_mode_is_entered_only_on_an_idle_card_that_stands_alone() {
     assert!(matches!(why(&reset, &[], &ask), Why::WrongMode { .. }));
     let node = with(mode(Change::IdleDevice, vec![id(name), id("GPU-2")]));
     assert!(matches!(why(&node, &[], &ask), Why::WrongMode { .. }));
+}
+
+#[test]
+fn a_mode_that_serves_another_domain_is_entered_anew_or_refused() {
+    let name = "GPU-1";
+    let domain = |text: &str| Some(TrustDomain::new(text).expect("a domain"));
+    let change = Change::IdleDevice;
+    let mode = |domain| ModeInfo {
+        active: true,
+        enter: change,
+        leave: change,
+        affects: vec![id(name)],
+        domain,
+    };
+    let with = |mode| one(card(name, Bytes::gib(40), 98, vec![mig(name, mode)]));
+    let mut ask = request("c", profile("1g.5gb"));
+    let own = with(mode(Some(ask.domain.clone())));
+    assert!(plan(&own, &[], &ask, Policy::Binpack).expect("fits")[0].mode.is_none());
+    let theirs = with(mode(domain("theirs")));
+    let refused = why(&theirs, &[], &ask);
+    assert_eq!(refused, Why::OtherDomain { with: "theirs".into() });
+    ask.modes = Modes::Enter;
+    let answer = plan(&theirs, &[], &ask, Policy::Binpack).expect("an idle daemon is no neighbour");
+    assert_eq!(answer[0].mode.as_ref().expect("entered anew").domain, Some(ask.domain.clone()));
+    let mut held = vec![];
+    take(&theirs, &mut held, &answer, &domain("theirs").expect("a domain"));
+    assert_eq!(why(&theirs, &held, &ask), Why::OtherDomain { with: "theirs".into() });
 }
 
 #[test]

@@ -35,9 +35,12 @@ impl Chunks {
         let short = &card[..card.len().min(12)];
         let used: u32 = self.parts.iter().map(|part| part.count_ones()).sum();
         let free = self.total - used;
-        let mut text = String::from("GPU           Partition                             free   used   free  used  clients\n");
+        let mut text = String::from(
+            "GPU           Partition                             free   used   free  used  clients\n",
+        );
         text += "                                                    chunk  chunk  SM    SM\n";
-        text += &format!("{short}  -  {free}  {used}  {}  {}  -\n", free * self.sms, used * self.sms);
+        text +=
+            &format!("{short}  -  {free}  {used}  {}  {}  -\n", free * self.sms, used * self.sms);
         for part in &self.parts {
             let (id, chunks) = (id(*part), part.count_ones());
             let clients = if in_use(&id) { "Yes" } else { "No" };

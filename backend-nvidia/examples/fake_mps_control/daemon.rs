@@ -57,7 +57,8 @@ pub(crate) fn serve(scenario: &Scenario, args: &[String]) -> ExitCode {
     let socket = pipe.join("control");
     let logs = env::var_os("CUDA_MPS_LOG_DIRECTORY");
     if let Some(logs) = &logs {
-        let _unlogged = fs::write(fs::canonicalize(logs).unwrap_or_default().join("control.log"), "Starting\n");
+        let _unlogged =
+            fs::write(fs::canonicalize(logs).unwrap_or_default().join("control.log"), "Starting\n");
     }
     // A socket that a dead daemon left is in the way.
     let _none = fs::remove_file(&socket);
@@ -96,9 +97,10 @@ fn answer(
     slow(command, control);
     let now = control();
     let mut world = world.lock().unwrap_or_else(PoisonError::into_inner);
-    let refused = now.fail.iter().find(|rule| {
-        command.starts_with(&rule.command) && world.is_card(rule.card.as_deref())
-    });
+    let refused = now
+        .fail
+        .iter()
+        .find(|rule| command.starts_with(&rule.command) && world.is_card(rule.card.as_deref()));
     let answer = match refused {
         Some(rule) => Answer::exits(rule.exit, &rule.text),
         None if command == "quit" => Answer::fine(""),

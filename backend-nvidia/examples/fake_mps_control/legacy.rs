@@ -36,12 +36,10 @@ pub(crate) fn run(world: &mut World, control: &Control, command: &str) -> Answer
         }
         ["get_active_thread_percentage", pid] => server(world, pid)
             .map(|n| format!("{:.1}", world.servers[n].limits.percent.unwrap_or(100.0))),
-        ["set_active_thread_percentage", pid, value] => server(world, pid).and_then(|n| {
-            percent(value).map(|p| set(&mut world.servers[n].limits.percent, p))
-        }),
-        ["set_device_pinned_mem_limit", pid, "0", value] => server(world, pid).and_then(|n| {
-            mib(value).map(|m| set(&mut world.servers[n].limits.memory_mib, m))
-        }),
+        ["set_active_thread_percentage", pid, value] => server(world, pid)
+            .and_then(|n| percent(value).map(|p| set(&mut world.servers[n].limits.percent, p))),
+        ["set_device_pinned_mem_limit", pid, "0", value] => server(world, pid)
+            .and_then(|n| mib(value).map(|m| set(&mut world.servers[n].limits.memory_mib, m))),
         ["get_device_pinned_mem_limit", pid, "0"] => {
             server(world, pid).map(|n| world.servers[n].limits.memory())
         }
@@ -110,7 +108,8 @@ fn partition(
     let chunks = world.chunks.as_mut().ok_or(NOT_STATIC)?;
     match (verb, rest) {
         ("add", [device, count]) if *device == card => {
-            let count: u32 = count.parse().map_err(|_bad| format!("Invalid chunk count {count}"))?;
+            let count: u32 =
+                count.parse().map_err(|_bad| format!("Invalid chunk count {count}"))?;
             let id = chunks.add(count).ok_or(format!(
                 "Failed to fulfill the requested SM partition of {count} chunks, error \
                  CUDA_ERROR_INVALID_RESOURCE_CONFIGURATION"

@@ -11,7 +11,9 @@ pub(crate) fn run(world: &mut World, control: &Control, command: &str) -> Answer
     let words: Vec<&str> = command.split_whitespace().collect();
     let (keys, plain): (Vec<&str>, Vec<&str>) = words.iter().partition(|w| w.starts_with("--"));
     let key = |name: &str| {
-        let of = |k: &&str| k.strip_prefix("--")?.strip_prefix(name)?.strip_prefix('=').map(str::to_owned);
+        let of = |k: &&str| {
+            k.strip_prefix("--")?.strip_prefix(name)?.strip_prefix('=').map(str::to_owned)
+        };
         keys.iter().find_map(of)
     };
     let flag = |name: &str| keys.contains(&name);
@@ -155,7 +157,11 @@ fn server(world: &World, name: Option<String>) -> Result<usize, String> {
     at.ok_or(format!("server '{name}' not found"))
 }
 
-fn namespace<'w>(world: &'w mut World, server: usize, name: &str) -> Result<&'w mut Limits, String> {
+fn namespace<'w>(
+    world: &'w mut World,
+    server: usize,
+    name: &str,
+) -> Result<&'w mut Limits, String> {
     let found = world.servers[server].namespaces.get_mut(name);
     found.map(|n| &mut n.limits).ok_or(format!("namespace '{name}' not found"))
 }

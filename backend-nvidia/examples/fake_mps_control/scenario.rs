@@ -50,7 +50,11 @@ impl Scenario {
             namespaces: base.namespaces,
             static_partitions: base.static_partitions,
             chunks: if told.chunks == 0 { base.chunks } else { told.chunks },
-            sms_per_chunk: if told.sms_per_chunk == 0 { base.sms_per_chunk } else { told.sms_per_chunk },
+            sms_per_chunk: if told.sms_per_chunk == 0 {
+                base.sms_per_chunk
+            } else {
+                told.sms_per_chunk
+            },
             start_fails: told.start_fails.or(base.start_fails),
             control: told.control,
             preset: None,
@@ -64,10 +68,9 @@ impl Scenario {
             "legacy" => none,
             "static" => with_static,
             "namespaces" => Self { version: Some(13_040), namespaces: true, ..with_static },
-            "refuses" => Self {
-                start_fails: Some("Failed to start: out of luck".into()),
-                ..with_static
-            },
+            "refuses" => {
+                Self { start_fails: Some("Failed to start: out of luck".into()), ..with_static }
+            }
             _ => return None,
         })
     }

@@ -83,7 +83,11 @@ impl World {
     }
 
     /// The folder and socket that a namespace's clients connect to.
-    pub(crate) fn open_namespace(&self, server: &str, namespace: &str) -> Result<Namespace, String> {
+    pub(crate) fn open_namespace(
+        &self,
+        server: &str,
+        namespace: &str,
+    ) -> Result<Namespace, String> {
         let folder = self.namespace_folder(server, namespace);
         let socket = folder.join("control");
         let said = |e: std::io::Error| format!("{}: {e}", socket.display());

@@ -133,12 +133,17 @@ fn mode(
     held: &[&Held],
     request: &Request,
 ) -> Result<Option<ModeOrder>, Why> {
-    if info.mode.active {
+    let other = info.mode.domain.as_ref().filter(|domain| **domain != request.domain);
+    if info.mode.active && other.is_none() {
         return Ok(None);
     }
     let only_this = info.mode.affects == [device.id.clone()];
     let easy = info.mode.enter <= Change::IdleDevice && only_this && held.is_empty();
     if request.modes == Modes::Keep || !easy {
+        // Empty or not, what serves another domain is not handed to this one.
+        if let Some(domain) = other {
+            return Err(Why::OtherDomain { with: domain.to_string() });
+        }
         return Err(Why::WrongMode { scheme: info.scheme.clone(), needs: info.mode.enter });
     }
     Ok(Some(ModeOrder {
