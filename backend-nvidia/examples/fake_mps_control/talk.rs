@@ -1,7 +1,7 @@
 //! From the command line to the daemon of the pipe folder, and what comes back.
 
 use std::env;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -35,7 +35,8 @@ impl Answer {
 
     pub(crate) fn print(&self) -> ExitCode {
         if !self.text.is_empty() {
-            println!("{}", self.text.trim_end());
+            // Whoever asked may have gone.
+            let _gone = writeln!(io::stdout(), "{}", self.text.trim_end());
         }
         ExitCode::from(self.exit)
     }
