@@ -62,6 +62,13 @@ const RULES: &[Rule] = &[
         packages: None,
         never: &[],
     },
+    // What a file says and what must come of it; it knows neither kubelet nor agent.
+    Rule {
+        member: "vgpu-scenarios",
+        members: &[],
+        packages: Some(&["anyhow", "serde", "serde_json"]),
+        never: ASYNC,
+    },
     Rule {
         member: "vgpu-hook",
         members: &[],
@@ -87,7 +94,7 @@ const RULES: &[Rule] = &[
     // Plays faults on the scripted machine from outside the agent, for `cluster test`.
     Rule {
         member: "vgpu-xtask",
-        members: &["vgpu-core", "vgpu-backend-mock"],
+        members: &["vgpu-backend-mock", "vgpu-core", "vgpu-scenarios"],
         packages: None,
         never: &[],
     },
@@ -246,6 +253,7 @@ mod tests {
             ("vgpu-hook", "tokio"),
             ("vgpu-hook", "vgpu-core"),
             ("vgpu-plugin", "vgpu-cli"),
+            ("vgpu-scenarios", "vgpu-core"),
             ("vgpu-xtask", "vgpu-node"),
         ] {
             let mut graph = sound();

@@ -14,6 +14,7 @@ use crate::cluster::up::Cluster;
 mod agent_pod;
 mod cards;
 mod containers;
+mod file;
 mod offers;
 mod pace;
 mod pod;
@@ -24,7 +25,14 @@ mod world;
 
 use crate::cluster::test::world::{Programs, World};
 
-/// One thing that is tried.
+/// One thing that is tried: in code here, or in a file that the in-process kubelet plays too.
+#[derive(Debug, Clone)]
+enum Trial {
+    Code(Scenario),
+    File(String, vgpu_scenarios::Scenario),
+}
+
+/// One thing that is tried, in code.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Scenario {
     pub(crate) name: &'static str,
@@ -32,11 +40,27 @@ pub(crate) struct Scenario {
     pub(crate) run: fn(&World) -> Result<String>,
 }
 
+impl Trial {
+    fn name(&self) -> &str {
+        match self {
+            Self::Code(scenario) => scenario.name,
+            Self::File(name, _) => name,
+        }
+    }
+
+    fn run(&self, world: &World) -> Result<String> {
+        match self {
+            Self::Code(scenario) => (scenario.run)(world),
+            Self::File(_, scenario) => file::run(world, scenario),
+        }
+    }
+}
+
 /// `cargo xtask cluster test`.
 pub(crate) fn run(root: &Path, args: &Args) -> Result<()> {
     let chosen = chosen(&args.only)?;
     if args.list {
-        chosen.iter().for_each(|s| crate::say(s.name));
+        chosen.iter().for_each(|trial| crate::say(trial.name()));
         return Ok(());
     }
     let assets = match Assets::find(args.out.as_deref()) {
@@ -59,17 +83,17 @@ pub(crate) fn run(root: &Path, args: &Args) -> Result<()> {
 }
 
 /// Runs them in order and gives the names of those that failed.
-fn all(world: &World, chosen: &[Scenario], args: &Args) -> Vec<String> {
+fn all(world: &World, chosen: &[Trial], args: &Args) -> Vec<String> {
     let mut failed = Vec::new();
     for round in 1..=args.times {
         if args.times > 1 {
             crate::say(&format!("round {round} of {}", args.times));
         }
-        for scenario in chosen {
+        for trial in chosen {
             let began = Instant::now();
-            let outcome = (scenario.run)(world);
+            let outcome = trial.run(world);
             let seconds = began.elapsed().as_secs_f64();
-            let name = scenario.name;
+            let name = trial.name();
             match outcome {
                 Ok(figures) => crate::say(&format!("{name:<28}ok      {seconds:6.1} s  {figures}")),
                 Err(error) => {
@@ -90,7 +114,7 @@ fn all(world: &World, chosen: &[Scenario], args: &Args) -> Vec<String> {
     failed
 }
 
-fn chosen(only: &[String]) -> Result<Vec<Scenario>> {
+fn chosen(only: &[String]) -> Result<Vec<Trial>> {
     let all = [
         offers::SCENARIOS,
         containers::SCENARIOS,
@@ -100,8 +124,10 @@ fn chosen(only: &[String]) -> Result<Vec<Scenario>> {
         agent_pod::SCENARIOS,
         pace::SCENARIOS,
     ];
-    let mut chosen: Vec<Scenario> = all.concat();
-    chosen.retain(|s| only.is_empty() || only.iter().any(|word| s.name.contains(word.as_str())));
+    let mut chosen: Vec<Trial> = all.concat().into_iter().map(Trial::Code).collect();
+    let named = |s: vgpu_scenarios::Scenario| Trial::File(format!("file-{}", s.name), s);
+    chosen.extend(vgpu_scenarios::all()?.into_iter().map(named));
+    chosen.retain(|t| only.is_empty() || only.iter().any(|word| t.name().contains(word.as_str())));
     ensure!(!chosen.is_empty(), "no scenario's name holds {}; see --list", only.join(" or "));
     Ok(chosen)
 }

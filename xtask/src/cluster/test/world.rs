@@ -95,32 +95,12 @@ impl World {
             .context("cannot write the agent's configuration")
     }
 
-    /// One offer for each way to divide a card. The schemes are named, since an H200 forgets its MIG mode at a reboot,
-    /// and only a scheme that is named may be entered.
+    /// One offer for each way to divide a card: those that the in-process kubelet's scenarios have too.
     pub(crate) fn offers(&self) -> Result<String> {
         let cards = self.machine.devices()?;
         ensure!(cards.len() == 6, "the mixed machine has {} cards, not 6", cards.len());
-        Ok(format!(
-            "
-- {{resource: vgpu.dev/gpu, kind: whole, select: {{devices: [\"{}\"]}}}}
-- resource: vgpu.dev/mig
-  kind: slice
-  profile: 1g.18gb
-  schemes: [mig]
-  select: {{devices: [\"{}\"]}}
-  minimum: {{memory: hardware, compute: hardware, faults: hardware}}
-- {{resource: vgpu.dev/dcu, kind: slice, slots: 4, select: {{vendors: [hygon]}}}}
-- resource: vgpu.dev/mlu-memory
-  kind: unit
-  unit: 1Gi
-  largest: 16
-  schemes: [smlu]
-  select: {{vendors: [cambricon]}}
-  minimum: {{memory: driver}}
-",
-            cards[0].as_str(),
-            cards[1].as_str()
-        ))
+        let cards: Vec<&str> = cards.iter().map(|card| card.as_str()).collect();
+        vgpu_scenarios::offers(&cards)
     }
 
     /// Our resources as the node tells them.
