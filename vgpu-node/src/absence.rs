@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use vgpu_core::id::{ClaimId, SlotId};
 
+use crate::claim::Holder;
 use crate::offer::ResourceName;
 
 /// What must come together.
@@ -43,6 +44,8 @@ pub struct KubeletView {
     pub listed: BTreeSet<(ResourceName, SlotId)>,
     /// Claims that the kubelet's checkpoint names; `None` if it could not be read.
     pub checkpoint: Option<BTreeSet<ClaimId>>,
+    /// Who holds a claim, where checkpoint and list together tell.
+    pub holders: BTreeMap<ClaimId, Holder>,
 }
 
 /// One claim, as far as absence goes.
@@ -188,6 +191,7 @@ mod tests {
             KubeletView {
                 listed: if listed { all.collect() } else { BTreeSet::new() },
                 checkpoint: checkpoint.map(|names| names.iter().map(|n| (*n).clone()).collect()),
+                ..KubeletView::default()
             }
         }
 

@@ -280,6 +280,16 @@ impl Claims {
         self.by_id.insert(id, Claim::new(record, journalled, self.turn));
     }
 
+    /// Takes down who holds what, where that was not known when the container started: the kubelet names no pods for a
+    /// while after its own start. Known holders stay, a list may be older than they are.
+    pub fn learn_holders(&mut self, holders: &BTreeMap<ClaimId, Holder>) {
+        let unknown = self.iter_mut().map(|claim| &mut claim.record);
+        for record in unknown.filter(|r| r.holder.is_none() && r.stage == Stage::Prepared) {
+            let holder = record.names().find_map(|name| holders.get(name));
+            record.holder = holder.cloned();
+        }
+    }
+
     /// Forgets a claim.
     pub fn remove(&mut self, claim: &ClaimId) {
         self.by_id.remove(claim);

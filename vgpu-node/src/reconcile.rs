@@ -66,6 +66,7 @@ impl Node {
             let watched: Vec<Watched<'_>> = claims.iter().map(watched).collect();
             let verdicts = state.absence.observe(now, view, &watched);
             doubtful |= view.is_some_and(|view| watched.iter().any(|w| w.only_in_checkpoint(view)));
+            view.iter().for_each(|view| state.claims.learn_holders(&view.holders));
             for (claim, verdict) in claims.iter().zip(verdicts) {
                 let quiet = verdict != Verdict::Present;
                 if let Some(claim) = state.claims.find_mut(&claim.record.claim) {

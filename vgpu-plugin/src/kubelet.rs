@@ -102,7 +102,17 @@ impl KubeletEyes {
             let ids = holding.device_ids.iter().filter_map(|id| id.parse().ok());
             view.listed.extend(ids.map(|id| (resource.clone(), id)));
         }
-        view.checkpoint = self.all_entries().map(|entries| {
+        let entries = self.all_entries();
+        for entry in entries.iter().flatten() {
+            let Ok(resource) = ResourceName::new(entry.resource.as_str()) else { continue };
+            let ids = entry.device_ids.iter().filter_map(|id| id.parse().ok()).collect();
+            let Some(holder) = holder(&list, &resource, &ids, Some(entry.pod_uid.clone())) else {
+                continue;
+            };
+            let claims = entry.cdi_devices.iter().filter_map(|name| self.claim(name));
+            view.holders.extend(claims.map(|claim| (claim, holder.clone())));
+        }
+        view.checkpoint = entries.map(|entries| {
             let names = entries.iter().flat_map(|e| &e.cdi_devices);
             names.filter_map(|name| self.claim(name)).collect()
         });

@@ -184,7 +184,8 @@ impl Bench for OnFake {
         let socket = self.stage.state_dir().join("claims.sock");
         UnixStream::connect(&socket)
             .with_context(|| format!("cannot ask the agent at {}", socket.display()))?
-            .read_to_string(&mut text)?;
+            .read_to_string(&mut text)
+            .context("the agent hung up")?;
         let reply: Value = serde_json::from_str(&text).context("the agent's answer is no JSON")?;
         Ok(reply["claims"].as_array().cloned().unwrap_or_default())
     }

@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 use vgpu_core::id::DeviceId;
 use vgpu_scenarios::{Bench, Pod, Program, Ran, Requests, Scenario, Seen, play};
 
+use crate::cluster::process::wait_for;
 use crate::cluster::test::pod::{PROBE, container, pod, prober};
-use crate::cluster::test::world::{World, why};
+use crate::cluster::test::world::{PATIENCE, World, why};
 
 /// Plays one.
 pub(crate) fn run(world: &World, scenario: &Scenario) -> Result<String> {
@@ -20,8 +21,12 @@ struct OnNode<'w>(&'w World);
 
 impl Bench for OnNode<'_> {
     fn wait_allocatable(&mut self, wanted: &BTreeMap<String, u64>) -> Result<()> {
-        let wanted: Vec<(&str, u64)> = wanted.iter().map(|(r, n)| (r.as_str(), *n)).collect();
-        self.0.wait_allocatable(&wanted)
+        let mut seen = BTreeMap::new();
+        let waited = wait_for("such amounts", PATIENCE, || {
+            seen = self.0.allocatable()?;
+            Ok(wanted.iter().all(|(r, n)| seen.get(r) == Some(n)).then_some(()))
+        });
+        waited.with_context(|| format!("expected {wanted:?}, seen {seen:?}"))
     }
 
     fn run(&mut self, pod: &Pod) -> Result<Ran> {

@@ -278,6 +278,10 @@ impl World {
         if self.cluster.node.runs("agent") {
             return Ok(());
         }
+        // The node tells what it had until it tells that it has nothing.
+        wait_for("empty node", PATIENCE, || {
+            Ok(self.allocatable()?.values().all(|n| *n == 0).then_some(()))
+        })?;
         self.start_agent()?;
         self.wait_allocatable(&[("vgpu.dev/gpu", 1)])
     }
