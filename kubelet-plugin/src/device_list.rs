@@ -96,6 +96,28 @@ impl DeviceList {
         self.0.iter().filter(|entry| entry.health == DeviceHealth::Healthy).count()
     }
 
+    /// Whether it is the very list, not merely an equal one.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Whether a device that an earlier list had to give is not to be given any more.
+    pub(crate) fn gives_less_than(&self, before: &Self) -> bool {
+        if self.is(before) {
+            return false;
+        }
+        let healthy = |e: &&DeviceEntry| e.health == DeviceHealth::Healthy;
+        // Nearly always the same ids in the same order.
+        if self.0.len() == before.0.len()
+            && self.0.iter().zip(&*before.0).all(|(a, b)| a.id == b.id)
+        {
+            let mut pairs = self.0.iter().zip(&*before.0);
+            return pairs.any(|(now, then)| healthy(&then) && !healthy(&now));
+        }
+        let now: HashSet<&str> = self.0.iter().filter(healthy).map(|e| e.id.as_str()).collect();
+        before.0.iter().filter(healthy).any(|e| !now.contains(e.id.as_str()))
+    }
+
     pub(crate) fn to_message(&self) -> pb::ListAndWatchResponse {
         pb::ListAndWatchResponse { devices: self.0.iter().map(device).collect() }
     }
@@ -150,6 +172,31 @@ mod tests {
         assert_eq!(message.devices[0].topology, None);
         assert_eq!(message.devices[0].health, "Unhealthy");
         assert_eq!(message.devices[1].topology.as_ref().unwrap().nodes[0].id, 1);
+    }
+
+    #[test]
+    fn only_what_is_lost_makes_a_list_give_less() {
+        let list = |entries: &[(&str, bool)]| {
+            let entry = |(id, healthy): &(&str, bool)| match healthy {
+                true => DeviceEntry::healthy(*id),
+                false => DeviceEntry::unhealthy(*id),
+            };
+            DeviceList::new(entries.iter().map(entry).collect()).unwrap()
+        };
+        let before = list(&[("a", true), ("b", false)]);
+        assert!(before.is(&before.clone()) && !before.gives_less_than(&before.clone()));
+        for (entries, less) in [
+            (&[("a", true), ("b", false)][..], false),
+            (&[("a", true), ("b", true)], false),
+            (&[("b", true), ("a", true)], false),
+            (&[("a", true), ("b", false), ("c", true)], false),
+            (&[("a", true)], false),
+            (&[("a", false), ("b", false)], true),
+            (&[("b", true), ("a", false)], true),
+            (&[("b", false)], true),
+        ] {
+            assert_eq!(list(entries).gives_less_than(&before), less, "{entries:?}");
+        }
     }
 
     #[test]

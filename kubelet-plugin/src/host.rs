@@ -209,6 +209,9 @@ impl Default for Retry {
 pub struct CallLimits {
     /// For `allocate`. The kubelet has no deadline of its own and admits no other pod meanwhile.
     pub allocate: Duration,
+    /// For the kubelet to take the list in which an allocation left less to give, before the answer. It would else admit
+    /// the next pod by the list before, and refuse it for good where the plugin no longer serves it.
+    pub list: Duration,
     /// For `pre_start`. The kubelet's own deadline is 30 s; stay below, so that the user reads our text.
     pub pre_start: Duration,
     /// For `preferred_allocation`, inside the kubelet's sync loop like `allocate`.
@@ -219,6 +222,7 @@ impl Default for CallLimits {
     fn default() -> Self {
         Self {
             allocate: Duration::from_secs(5),
+            list: Duration::from_millis(50),
             pre_start: Duration::from_secs(25),
             preferred: Duration::from_secs(2),
         }

@@ -90,6 +90,7 @@ impl Keeper {
             plugin: Arc::clone(&given.plugin),
             limits: given.options.limits,
             streams,
+            taken: watch::Sender::default(),
             farewell: given.farewell.clone(),
         };
         let server = Server::builder()

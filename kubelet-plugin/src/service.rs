@@ -1,5 +1,6 @@
 //! The gRPC side of one resource: from the kubelet's messages to [`DevicePlugin`] and back.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ pub(crate) struct Service {
     pub(crate) plugin: Arc<dyn DevicePlugin>,
     pub(crate) limits: CallLimits,
     pub(crate) streams: watch::Sender<Streams>,
+    pub(crate) taken: watch::Sender<Taken>,
     pub(crate) farewell: watch::Receiver<Option<Farewell>>,
 }
 
@@ -32,6 +34,10 @@ pub(crate) struct Streams {
     /// Since the start.
     pub(crate) opened: u64,
 }
+
+/// The list that each open stream has given to the kubelet, by the stream's number; the one with the greatest is the
+/// kubelet's own, an earlier one may be of a kubelet that is gone.
+pub(crate) type Taken = BTreeMap<u64, Option<DeviceList>>;
 
 #[tonic::async_trait]
 impl device_plugin_server::DevicePlugin for Service {
@@ -49,7 +55,7 @@ impl device_plugin_server::DevicePlugin for Service {
         _request: Request<pb::Empty>,
     ) -> Result<Response<Self::ListAndWatchStream>, Status> {
         let (messages, stream) = mpsc::channel(1);
-        let open = OpenStream::new(self.streams.clone());
+        let open = OpenStream::new(self.streams.clone(), self.taken.clone());
         let devices = self.plugin.devices();
         tokio::spawn(feed(messages, devices, self.farewell.clone(), open));
         Ok(Response::new(ReceiverStream::new(stream)))
@@ -83,6 +89,8 @@ impl device_plugin_server::DevicePlugin for Service {
         &self,
         request: Request<pb::AllocateRequest>,
     ) -> Result<Response<pb::AllocateResponse>, Status> {
+        let devices = self.plugin.devices();
+        let before = devices.borrow().clone();
         let mut container_responses = Vec::new();
         for container in request.into_inner().container_requests {
             let plugin = Arc::clone(&self.plugin);
@@ -90,6 +98,9 @@ impl device_plugin_server::DevicePlugin for Service {
             let call = async move { plugin.allocate(request).await };
             let response = to_its_end("Allocate", self.limits.allocate, call).await??;
             container_responses.push(response.into());
+        }
+        if devices.borrow().gives_less_than(&before) {
+            self.newest_taken(&devices).await;
         }
         Ok(Response::new(pb::AllocateResponse { container_responses }))
     }
@@ -106,22 +117,50 @@ impl device_plugin_server::DevicePlugin for Service {
     }
 }
 
-/// Counts one stream for as long as it lives.
-struct OpenStream(watch::Sender<Streams>);
+impl Service {
+    /// Waits until the newest list is on its way to the kubelet, or there is no stream to it, or it takes too long.
+    async fn newest_taken(&self, devices: &watch::Receiver<DeviceList>) {
+        let mut taken = self.taken.subscribe();
+        let is_taken = |taken: &Taken| {
+            let last = taken.last_key_value().map(|(_, list)| list);
+            // Asked each time: while we wait there may come another.
+            last.is_none_or(|list| list.as_ref().is_some_and(|l| l.is(&devices.borrow())))
+        };
+        let waiting = taken.wait_for(is_taken);
+        if tokio::time::timeout(self.limits.list, waiting).await.is_err() {
+            tracing::debug!("the kubelet does not take the list; allocating without");
+        }
+    }
+}
+
+/// One stream, told of for as long as it lives.
+struct OpenStream {
+    number: u64,
+    streams: watch::Sender<Streams>,
+    taken: watch::Sender<Taken>,
+}
 
 impl OpenStream {
-    fn new(streams: watch::Sender<Streams>) -> Self {
+    fn new(streams: watch::Sender<Streams>, taken: watch::Sender<Taken>) -> Self {
+        let mut number = 0;
         streams.send_modify(|streams| {
             streams.open += 1;
             streams.opened += 1;
+            number = streams.opened;
         });
-        Self(streams)
+        taken.send_modify(|taken| drop(taken.insert(number, None)));
+        Self { number, streams, taken }
+    }
+
+    fn took(&self, list: DeviceList) {
+        self.taken.send_modify(|taken| drop(taken.insert(self.number, Some(list))));
     }
 }
 
 impl Drop for OpenStream {
     fn drop(&mut self) {
-        self.0.send_modify(|streams| streams.open -= 1);
+        self.taken.send_modify(|taken| drop(taken.remove(&self.number)));
+        self.streams.send_modify(|streams| streams.open -= 1);
     }
 }
 
@@ -151,10 +190,11 @@ async fn feed(
     messages: mpsc::Sender<Result<pb::ListAndWatchResponse, Status>>,
     mut devices: watch::Receiver<DeviceList>,
     mut farewell: watch::Receiver<Option<Farewell>>,
-    _open: OpenStream,
+    open: OpenStream,
 ) {
     loop {
-        let message = devices.borrow_and_update().to_message();
+        let list = devices.borrow_and_update().clone();
+        let message = list.to_message();
         let sent = tokio::select! {
             biased;
             last = said(&mut farewell) => return part(&messages, last).await,
@@ -162,6 +202,15 @@ async fn feed(
         };
         if sent.is_err() {
             return;
+        }
+        // There is room for one message: where there is some again, the connection has taken ours.
+        tokio::select! {
+            biased;
+            last = said(&mut farewell) => return part(&messages, last).await,
+            room = messages.reserve() => match room {
+                Ok(_) => open.took(list),
+                Err(_) => return,
+            }
         }
         tokio::select! {
             biased;
@@ -196,5 +245,129 @@ async fn said(farewell: &mut watch::Receiver<Option<Farewell>>) -> Farewell {
 async fn changed(devices: &mut watch::Receiver<DeviceList>) {
     if devices.changed().await.is_err() {
         std::future::pending::<()>().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_stream::StreamExt as _;
+
+    use super::*;
+    use crate::DeviceEntry;
+    use crate::device_plugin::{AllocateResponse, PluginOptions, Refusal};
+    use crate::pb::device_plugin::device_plugin_server::DevicePlugin as _;
+
+    /// A guard, or a wait that is never waited for.
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// Two devices; an allocation takes the second away, if so told.
+    struct Two {
+        lists: watch::Sender<DeviceList>,
+        takes: bool,
+    }
+
+    fn two(second_is_healthy: bool) -> DeviceList {
+        let second = match second_is_healthy {
+            true => DeviceEntry::healthy("b"),
+            false => DeviceEntry::unhealthy("b"),
+        };
+        DeviceList::new(vec![DeviceEntry::healthy("a"), second]).unwrap()
+    }
+
+    #[tonic::async_trait]
+    impl DevicePlugin for Two {
+        fn options(&self) -> PluginOptions {
+            PluginOptions { pre_start: false, preferred_allocation: false }
+        }
+
+        fn devices(&self) -> watch::Receiver<DeviceList> {
+            self.lists.subscribe()
+        }
+
+        async fn allocate(&self, _request: AllocateRequest) -> Result<AllocateResponse, Refusal> {
+            self.lists.send_replace(two(!self.takes));
+            Ok(AllocateResponse::default())
+        }
+
+        async fn preferred_allocation(&self, _request: PreferredRequest) -> Vec<String> {
+            Vec::new()
+        }
+
+        async fn pre_start(&self, _request: PreStartRequest) -> Result<(), Refusal> {
+            Ok(())
+        }
+    }
+
+    fn service(takes: bool, list: Duration) -> Service {
+        Service {
+            plugin: Arc::new(Two { lists: watch::Sender::new(two(true)), takes }),
+            limits: CallLimits { list, ..CallLimits::default() },
+            streams: watch::Sender::default(),
+            taken: watch::Sender::default(),
+            farewell: watch::channel(None).1,
+        }
+    }
+
+    async fn allocate(service: &Service) {
+        let one = pb::ContainerAllocateRequest { devices_ids: vec!["a".to_owned()] };
+        let request = pb::AllocateRequest { container_requests: vec![one] };
+        let answer = tokio::time::timeout(LONG / 2, service.allocate(Request::new(request)));
+        answer.await.expect("an answer").expect("it is allocated");
+    }
+
+    /// The test's one thread would answer first if nobody waited: the answer is looked for first each time.
+    #[tokio::test]
+    async fn less_to_give_is_told_before_the_answer() {
+        let service = service(true, LONG);
+        let mut stream =
+            service.list_and_watch(Request::new(pb::Empty {})).await.unwrap().into_inner();
+        stream.next().await.unwrap().unwrap();
+        let order = std::sync::Mutex::new(Vec::new());
+        tokio::join!(
+            biased;
+            async {
+                allocate(&service).await;
+                order.lock().unwrap().push("answer");
+            },
+            async {
+                let list = stream.next().await.unwrap().unwrap();
+                assert_eq!(list.devices[1].health, "Unhealthy");
+                order.lock().unwrap().push("list");
+            }
+        );
+        assert_eq!(*order.lock().unwrap(), ["list", "answer"]);
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_in_vain() {
+        // No stream; a stream that ended; nothing lost, and nobody reads.
+        let alone = service(true, LONG);
+        allocate(&alone).await;
+        let left = service(true, LONG);
+        let mut stream =
+            left.list_and_watch(Request::new(pb::Empty {})).await.unwrap().into_inner();
+        stream.next().await.unwrap().unwrap();
+        drop(stream);
+        allocate(&left).await;
+        let same = service(false, LONG);
+        let unread = same.list_and_watch(Request::new(pb::Empty {})).await.unwrap();
+        allocate(&same).await;
+        drop(unread);
+        // A kubelet that does not read is waited for only so long.
+        let slow = service(true, Duration::from_millis(1));
+        let unread = slow.list_and_watch(Request::new(pb::Empty {})).await.unwrap();
+        allocate(&slow).await;
+        drop(unread);
+    }
+
+    #[tokio::test]
+    async fn the_newest_stream_counts() {
+        let service = service(true, LONG);
+        let old = service.list_and_watch(Request::new(pb::Empty {})).await.unwrap();
+        let mut new =
+            service.list_and_watch(Request::new(pb::Empty {})).await.unwrap().into_inner();
+        new.next().await.unwrap().unwrap();
+        tokio::join!(allocate(&service), async { new.next().await.unwrap().unwrap() });
+        drop(old);
     }
 }
