@@ -1,8 +1,10 @@
 //! The programs that a node is made of, and where they are found.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 /// Those that `cluster build` makes: name, tool module, package.
 pub(crate) const BUILT: [Built; 9] = [
@@ -44,6 +46,10 @@ const FROM_DEBIAN: [(&str, &str); 12] = [
 /// Where Debian puts the CNI plugins.
 pub(crate) const CNI_DIR: &str = "/usr/lib/cni";
 
+/// Programs that a variable may name one by one, whatever else lies in the folder.
+const NAMED: [(&str, &str); 3] =
+    [("CONTAINERD", "containerd"), ("KUBELET", "kubelet"), ("RUNC", "runc")];
+
 /// One program that is made from a Go module.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Built {
@@ -63,6 +69,8 @@ impl Built {
 #[derive(Debug, Clone)]
 pub(crate) struct Assets {
     dir: PathBuf,
+    /// Those that variables name.
+    named: BTreeMap<&'static str, PathBuf>,
     runc: PathBuf,
     busybox: PathBuf,
 }
@@ -73,13 +81,19 @@ impl Assets {
     /// # Errors
     /// Everything that is missing, and what to do about it.
     pub(crate) fn find(out: Option<&Path>) -> Result<Self> {
+        let named = named(|variable| std::env::var_os(variable))?;
         let mut why = Vec::new();
-        let dir = places(out).into_iter().find(|dir| missing(dir).is_empty());
+        let lacks = |dir: &Path| {
+            let mut lacks = missing(dir);
+            lacks.retain(|program| !named.contains_key(program));
+            lacks
+        };
+        let dir = places(out).into_iter().find(|dir| lacks(dir).is_empty());
         if dir.is_none() {
             why.extend(
                 places(out)
                     .iter()
-                    .map(|dir| format!("{} lacks {}", dir.display(), missing(dir).join(", "))),
+                    .map(|dir| format!("{} lacks {}", dir.display(), lacks(dir).join(", "))),
             );
             why.push(
                 "make them with `cargo xtask cluster build`, or set KUBEBUILDER_ASSETS".into(),
@@ -87,7 +101,7 @@ impl Assets {
         }
         let absent: Vec<&str> = FROM_DEBIAN
             .iter()
-            .filter(|(program, _)| on_path(program).is_none())
+            .filter(|(program, _)| !named.contains_key(program) && on_path(program).is_none())
             .map(|(_, package)| *package)
             .chain(
                 (!Path::new(CNI_DIR).join("bridge").exists())
@@ -97,16 +111,17 @@ impl Assets {
         if !absent.is_empty() {
             why.push(format!("install {} (Debian's names)", absent.join(" ")));
         }
-        match (dir, on_path("runc"), on_path("busybox")) {
+        let runc = named.get("runc").cloned().or_else(|| on_path("runc"));
+        match (dir, runc, on_path("busybox")) {
             (Some(dir), Some(runc), Some(busybox)) if why.is_empty() => {
-                Ok(Self { dir, runc, busybox })
+                Ok(Self { dir, named, runc, busybox })
             }
             _ => bail!("programs are missing: {}", why.join("; ")),
         }
     }
 
     pub(crate) fn program(&self, name: &str) -> PathBuf {
-        self.dir.join(name)
+        self.named.get(name).cloned().unwrap_or_else(|| self.dir.join(name))
     }
 
     /// The folder with all that were built.
@@ -139,6 +154,22 @@ fn places(out: Option<&Path>) -> Vec<PathBuf> {
     assets.into_iter().map(PathBuf::from).chain([out]).collect()
 }
 
+/// The programs that variables name; an empty one names none.
+fn named(variable: impl Fn(&str) -> Option<OsString>) -> Result<BTreeMap<&'static str, PathBuf>> {
+    let mut named = BTreeMap::new();
+    for (name, program) in NAMED {
+        let Some(given) = variable(name).filter(|given| !given.is_empty()) else { continue };
+        let path = std::path::absolute(&given).with_context(|| format!("{name}={given:?}"))?;
+        ensure!(
+            path.is_file(),
+            "{name} names {}, which is no file; name a {program} or unset it",
+            path.display()
+        );
+        named.insert(program, path);
+    }
+    Ok(named)
+}
+
 /// Where a program of the machine lies; system folders too, which a user's PATH may lack.
 pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -157,6 +188,21 @@ mod tests {
         assert_eq!(missing(dir.path()).len(), BUILT.len());
         std::fs::write(dir.path().join("etcd"), "").expect("writes");
         assert!(!missing(dir.path()).contains(&"etcd"));
+    }
+
+    #[test]
+    fn variables_name_single_programs() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let kubelet = dir.path().join("my-kubelet");
+        std::fs::write(&kubelet, "").expect("writes");
+        let set = |wanted: &'static str, value: PathBuf| {
+            move |name: &str| (name == wanted).then(|| value.clone().into_os_string())
+        };
+        let found = named(set("KUBELET", kubelet.clone())).expect("it is a file");
+        assert_eq!(found, BTreeMap::from([("kubelet", kubelet)]));
+        assert_eq!(named(set("RUNC", PathBuf::new())).expect("none is named"), BTreeMap::new());
+        let error = named(set("CONTAINERD", dir.path().join("none"))).expect_err("no file");
+        assert!(error.to_string().contains("CONTAINERD names"), "{error}");
     }
 
     #[test]

@@ -41,7 +41,8 @@ Usage: cargo xtask cluster <build|up|down|test> [options]
 up, down and test take
            --dir DIR     the node's folder [default: /var/tmp/vgpu-cluster]; not below /var/lib, /run or /dev
 
-Programs are taken from KUBEBUILDER_ASSETS where all of them lie there, else from --out of `build`.
+Programs are taken from KUBEBUILDER_ASSETS where all of them lie there, else from --out of `build`;
+KUBELET, CONTAINERD and RUNC name single ones.
 docs/cluster.md tells the rest.
 ";
 
