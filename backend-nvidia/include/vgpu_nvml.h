@@ -12,8 +12,7 @@
  *
  * Functions are typedefs, never declarations, so that nothing links to the library: sys.rs looks each one up by the
  * typedef's name less the suffix "_fn". `cargo xtask bindings` turns this file into src/bindings.rs.
- *
- * Room for: MIG instances (create, destroy, list, placements); they come with the carving of cards.
+ * - MIG instances: the wrapper makes and lists none, and its list of placements is always empty.
  */
 #ifndef VGPU_NVML_H
 #define VGPU_NVML_H
@@ -34,6 +33,12 @@
 #define VGPU_NVML_NAME_SIZE 96u
 #define VGPU_NVML_UUID_SIZE 96u
 
+/* The layout of a profile's second version: its size, and 2 in the top byte. */
+#define VGPU_NVML_GPU_INSTANCE_PROFILE_V2 (152u | 2u << 24)
+
+/* The engine profile in which compute instances share all engines of their GPU instance. */
+#define VGPU_NVML_ENGINES_SHARED 0u
+
 /* What an instance id says where there is no instance. (A size that the driver may not tell is all ones, 64 bits.) */
 #define VGPU_NVML_NO_INSTANCE 0xFFFFFFFFu
 
@@ -48,9 +53,11 @@
 
 typedef unsigned int nvmlReturn_t;
 
-/* Both handles are opaque pointers that the library owns. */
+/* Handles are opaque pointers that the library owns. */
 typedef struct vgpu_nvml_device_st *nvmlDevice_t;
 typedef struct vgpu_nvml_event_set_st *nvmlEventSet_t;
+typedef struct vgpu_nvml_gpu_instance_st *nvmlGpuInstance_t;
+typedef struct vgpu_nvml_compute_instance_st *nvmlComputeInstance_t;
 
 typedef struct {
     nvmlDevice_t device;
@@ -117,6 +124,70 @@ typedef struct {
     unsigned long long hardLimit;
     unsigned long long currentUsed;
 } nvmlGetMemoryLimits_v1_t;
+/* Slices of memory of a card, or of compute of a GPU instance. */
+typedef struct {
+    unsigned int start;
+    unsigned int size;
+} nvmlGpuInstancePlacement_t;
+
+typedef nvmlGpuInstancePlacement_t nvmlComputeInstancePlacement_t;
+
+typedef struct {
+    unsigned int id;
+    unsigned int isP2pSupported;
+    unsigned int sliceCount;
+    unsigned int instanceCount;
+    unsigned int multiprocessorCount;
+    unsigned int copyEngineCount;
+    unsigned int decoderCount;
+    unsigned int encoderCount;
+    unsigned int jpegCount;
+    unsigned int ofaCount;
+    unsigned long long memorySizeMB;
+} nvmlGpuInstanceProfileInfo_t;
+
+typedef struct {
+    unsigned int version;
+    unsigned int id;
+    unsigned int isP2pSupported;
+    unsigned int sliceCount;
+    unsigned int instanceCount;
+    unsigned int multiprocessorCount;
+    unsigned int copyEngineCount;
+    unsigned int decoderCount;
+    unsigned int encoderCount;
+    unsigned int jpegCount;
+    unsigned int ofaCount;
+    unsigned long long memorySizeMB;
+    char name[96];
+} nvmlGpuInstanceProfileInfo_v2_t;
+
+typedef struct {
+    nvmlDevice_t device;
+    unsigned int id;
+    unsigned int profileId;
+    nvmlGpuInstancePlacement_t placement;
+} nvmlGpuInstanceInfo_t;
+
+typedef struct {
+    unsigned int id;
+    unsigned int sliceCount;
+    unsigned int instanceCount;
+    unsigned int multiprocessorCount;
+    unsigned int sharedCopyEngineCount;
+    unsigned int sharedDecoderCount;
+    unsigned int sharedEncoderCount;
+    unsigned int sharedJpegCount;
+    unsigned int sharedOfaCount;
+} nvmlComputeInstanceProfileInfo_t;
+
+typedef struct {
+    nvmlDevice_t device;
+    nvmlGpuInstance_t gpuInstance;
+    unsigned int id;
+    unsigned int profileId;
+    nvmlComputeInstancePlacement_t placement;
+} nvmlComputeInstanceInfo_t;
 
 typedef nvmlReturn_t nvmlInit_v2_fn(void);
 typedef nvmlReturn_t nvmlSystemGetDriverVersion_fn(char *version, unsigned int length);
@@ -144,5 +215,41 @@ typedef nvmlReturn_t nvmlEventSetFree_fn(nvmlEventSet_t set);
 typedef nvmlReturn_t nvmlEventSetWait_v2_fn(nvmlEventSet_t set, nvmlEventData_t *data, unsigned int timeout_ms);
 typedef nvmlReturn_t nvmlDeviceSetMemoryLimits_v1_fn(nvmlDevice_t device, nvmlSetMemoryLimits_v1_t *limits);
 typedef nvmlReturn_t nvmlDeviceGetMemoryLimits_v1_fn(nvmlDevice_t device, nvmlGetMemoryLimits_v1_t *limits);
+
+/*
+ * MIG. Lists of instances and placements have no room of their own in their arguments: the caller's must be large
+ * enough for what the profile says.
+ */
+typedef nvmlReturn_t nvmlDeviceSetMigMode_fn(nvmlDevice_t device, unsigned int mode, nvmlReturn_t *activation);
+typedef nvmlReturn_t nvmlDeviceGetGpuInstanceProfileInfo_fn(nvmlDevice_t device, unsigned int profile,
+                                                            nvmlGpuInstanceProfileInfo_t *info);
+typedef nvmlReturn_t nvmlDeviceGetGpuInstanceProfileInfoV_fn(nvmlDevice_t device, unsigned int profile,
+                                                             nvmlGpuInstanceProfileInfo_v2_t *info);
+typedef nvmlReturn_t nvmlDeviceGetGpuInstancePossiblePlacements_v2_fn(nvmlDevice_t device, unsigned int profile_id,
+                                                                      nvmlGpuInstancePlacement_t *placements,
+                                                                      unsigned int *count);
+typedef nvmlReturn_t nvmlDeviceCreateGpuInstanceWithPlacement_fn(nvmlDevice_t device, unsigned int profile_id,
+                                                                 const nvmlGpuInstancePlacement_t *placement,
+                                                                 nvmlGpuInstance_t *instance);
+typedef nvmlReturn_t nvmlDeviceGetGpuInstances_fn(nvmlDevice_t device, unsigned int profile_id,
+                                                  nvmlGpuInstance_t *instances, unsigned int *count);
+typedef nvmlReturn_t nvmlDeviceGetGpuInstanceById_fn(nvmlDevice_t device, unsigned int id,
+                                                     nvmlGpuInstance_t *instance);
+typedef nvmlReturn_t nvmlGpuInstanceGetInfo_fn(nvmlGpuInstance_t instance, nvmlGpuInstanceInfo_t *info);
+typedef nvmlReturn_t nvmlGpuInstanceDestroy_fn(nvmlGpuInstance_t instance);
+typedef nvmlReturn_t nvmlGpuInstanceGetComputeInstanceProfileInfo_fn(nvmlGpuInstance_t instance, unsigned int profile,
+                                                                     unsigned int engines,
+                                                                     nvmlComputeInstanceProfileInfo_t *info);
+typedef nvmlReturn_t nvmlGpuInstanceCreateComputeInstance_fn(nvmlGpuInstance_t instance, unsigned int profile_id,
+                                                             nvmlComputeInstance_t *compute);
+typedef nvmlReturn_t nvmlGpuInstanceGetComputeInstanceById_fn(nvmlGpuInstance_t instance, unsigned int id,
+                                                              nvmlComputeInstance_t *compute);
+typedef nvmlReturn_t nvmlComputeInstanceGetInfo_v2_fn(nvmlComputeInstance_t compute, nvmlComputeInstanceInfo_t *info);
+typedef nvmlReturn_t nvmlComputeInstanceDestroy_fn(nvmlComputeInstance_t compute);
+typedef nvmlReturn_t nvmlDeviceGetMaxMigDeviceCount_fn(nvmlDevice_t device, unsigned int *count);
+typedef nvmlReturn_t nvmlDeviceGetMigDeviceHandleByIndex_fn(nvmlDevice_t device, unsigned int index,
+                                                            nvmlDevice_t *mig);
+typedef nvmlReturn_t nvmlDeviceGetGpuInstanceId_fn(nvmlDevice_t mig, unsigned int *id);
+typedef nvmlReturn_t nvmlDeviceGetComputeInstanceId_fn(nvmlDevice_t mig, unsigned int *id);
 
 #endif

@@ -8,6 +8,8 @@ use std::fmt::{self, Debug};
 use std::path::Path;
 use std::time::Duration;
 
+use crate::mig::api::MigApi;
+
 /// Most cards that are read, whatever the library claims; the largest machines known have 16.
 pub const MAX_CARDS: u32 = 64;
 /// Most processes of one card that are read, whatever the library claims.
@@ -25,7 +27,7 @@ pub const FIELD_RECOVERY_ACTION: u32 = 230;
 /// Every method fails with an [`NvmlFailure`] that names the C function. A number that breaks a bound of this module
 /// is [`FailureCause::Malformed`]; what the card or driver lacks is told apart from what went wrong by
 /// [`NvmlFailure::is_unsupported`].
-pub trait NvmlApi: Debug + Send + Sync {
+pub trait NvmlApi: MigApi + Debug + Send + Sync {
     /// Reads what the library was loaded from.
     fn library(&self) -> &Path;
     /// Lists the optional C functions that the library lacks, sorted.

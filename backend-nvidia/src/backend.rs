@@ -126,15 +126,21 @@ impl NvidiaBackend {
         let address = pci.as_ref().map(|pci| pci.address.clone());
         // Of a card in MIG mode the driver counts nothing by cgroup.
         let memory_limits = mig.is_none_or(|mig| !mig.current) && self.limits_memory(index);
+        let table = match mig {
+            Some(_) => self.mig_table(&id, index).map_err(Unread::Card)?,
+            None => None,
+        };
+        let units = convert::multiprocessors(cores, capability);
         Ok(Device {
             vendor: Vendor::NVIDIA,
             model: convert::model(name, pci.as_ref()),
             numa: numa.or_else(|| self.tree.numa_node(address.as_deref()?)),
             pci: address,
             memory: vgpu_core::Bytes(usable),
-            compute_units: convert::multiprocessors(cores, capability),
-            counters: Vec::new(),
-            schemes: schemes::of_card(&id, mig, memory_limits),
+            // A driver that does not tell the cores tells the multiprocessors of its profiles.
+            compute_units: table.as_ref().map_or(units, |table| units.max(table.multiprocessors)),
+            counters: table.as_ref().map(|table| table.counters.clone()).unwrap_or_default(),
+            schemes: schemes::of_card(&id, memory_limits, mig, capability, table.as_deref()),
             id,
         })
     }

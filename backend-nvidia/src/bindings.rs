@@ -24,6 +24,8 @@ pub const VGPU_NVML_ERROR_ARGUMENT_VERSION_MISMATCH: u32 = 25;
 pub const VGPU_NVML_DRIVER_VERSION_SIZE: u32 = 80;
 pub const VGPU_NVML_NAME_SIZE: u32 = 96;
 pub const VGPU_NVML_UUID_SIZE: u32 = 96;
+pub const VGPU_NVML_GPU_INSTANCE_PROFILE_V2: u32 = 33554584;
+pub const VGPU_NVML_ENGINES_SHARED: u32 = 0;
 pub const VGPU_NVML_NO_INSTANCE: u32 = 4294967295;
 pub const VGPU_NVML_VALUE_DOUBLE: u32 = 0;
 pub const VGPU_NVML_VALUE_UNSIGNED_INT: u32 = 1;
@@ -45,6 +47,18 @@ pub struct vgpu_nvml_event_set_st {
     _unused: [u8; 0],
 }
 pub type nvmlEventSet_t = *mut vgpu_nvml_event_set_st;
+#[repr(C)]
+#[derive(Debug)]
+pub struct vgpu_nvml_gpu_instance_st {
+    _unused: [u8; 0],
+}
+pub type nvmlGpuInstance_t = *mut vgpu_nvml_gpu_instance_st;
+#[repr(C)]
+#[derive(Debug)]
+pub struct vgpu_nvml_compute_instance_st {
+    _unused: [u8; 0],
+}
+pub type nvmlComputeInstance_t = *mut vgpu_nvml_compute_instance_st;
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct nvmlEventData_t {
@@ -230,6 +244,206 @@ const _: () = {
     ["Offset of field: nvmlGetMemoryLimits_v1_t::currentUsed"]
         [::core::mem::offset_of!(nvmlGetMemoryLimits_v1_t, currentUsed) - 24usize];
 };
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct nvmlGpuInstancePlacement_t {
+    pub start: ::core::ffi::c_uint,
+    pub size: ::core::ffi::c_uint,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of nvmlGpuInstancePlacement_t"]
+        [::core::mem::size_of::<nvmlGpuInstancePlacement_t>() - 8usize];
+    ["Alignment of nvmlGpuInstancePlacement_t"]
+        [::core::mem::align_of::<nvmlGpuInstancePlacement_t>() - 4usize];
+    ["Offset of field: nvmlGpuInstancePlacement_t::start"]
+        [::core::mem::offset_of!(nvmlGpuInstancePlacement_t, start) - 0usize];
+    ["Offset of field: nvmlGpuInstancePlacement_t::size"]
+        [::core::mem::offset_of!(nvmlGpuInstancePlacement_t, size) - 4usize];
+};
+pub type nvmlComputeInstancePlacement_t = nvmlGpuInstancePlacement_t;
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct nvmlGpuInstanceProfileInfo_t {
+    pub id: ::core::ffi::c_uint,
+    pub isP2pSupported: ::core::ffi::c_uint,
+    pub sliceCount: ::core::ffi::c_uint,
+    pub instanceCount: ::core::ffi::c_uint,
+    pub multiprocessorCount: ::core::ffi::c_uint,
+    pub copyEngineCount: ::core::ffi::c_uint,
+    pub decoderCount: ::core::ffi::c_uint,
+    pub encoderCount: ::core::ffi::c_uint,
+    pub jpegCount: ::core::ffi::c_uint,
+    pub ofaCount: ::core::ffi::c_uint,
+    pub memorySizeMB: ::core::ffi::c_ulonglong,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of nvmlGpuInstanceProfileInfo_t"]
+        [::core::mem::size_of::<nvmlGpuInstanceProfileInfo_t>() - 48usize];
+    ["Alignment of nvmlGpuInstanceProfileInfo_t"]
+        [::core::mem::align_of::<nvmlGpuInstanceProfileInfo_t>() - 8usize];
+    ["Offset of field: nvmlGpuInstanceProfileInfo_t::id"]
+        [::core::mem::offset_of!(nvmlGpuInstanceProfileInfo_t, id) - 0usize];
+    ["Offset of field: nvmlGpuInstanceProfileInfo_t::isP2pSupported"]
+        [::core::mem::offset_of!(nvmlGpuInstanceProfileInfo_t, isP2pSupported) - 4usize];
+    ["Offset of field: nvmlGpuInstanceProfileInfo_t::sliceCount"]
+        [::core::mem::offset_of!(nvmlGpuInstanceProfileInfo_t, sliceCount) - 8usize];
+    ["Offset of field: nvmlGpuInstanceProfileInfo_t::instanceCount"]
+        [::core::mem::offset_of!(nvmlGpuInstanceProfileInfo_t, instanceCount) - 12usize];
+    ["Offset of field: nvmlGpuInstanceProfileInfo_t::multiprocessorCount"]
+        [::core::mem::offset_of!(nvmlGpuInstanceProfileInfo_t, multiprocessorCount) - 16usize];
+    ["Offset of field: nvmlGpuInstanceProfileInfo_t::copyEngineCount"]
+        [::core::mem::offset_of!(nvmlGpuInstanceProfileInfo_t, copyEngineCount) - 20usize];
+    ["Offset of field: nvmlGpuInstanceProfileInfo_t::decoderCount"]
+        [::core::mem::offset_of!(nvmlGpuInstanceProfileInfo_t, decoderCount) - 24usize];
+    ["Offset of field: nvmlGpuInstanceProfileInfo_t::encoderCount"]
+        [::core::mem::offset_of!(nvmlGpuInstanceProfileInfo_t, encoderCount) - 28usize];
+    ["Offset of field: nvmlGpuInstanceProfileInfo_t::jpegCount"]
+        [::core::mem::offset_of!(nvmlGpuInstanceProfileInfo_t, jpegCount) - 32usize];
+    ["Offset of field: nvmlGpuInstanceProfileInfo_t::ofaCount"]
+        [::core::mem::offset_of!(nvmlGpuInstanceProfileInfo_t, ofaCount) - 36usize];
+    ["Offset of field: nvmlGpuInstanceProfileInfo_t::memorySizeMB"]
+        [::core::mem::offset_of!(nvmlGpuInstanceProfileInfo_t, memorySizeMB) - 40usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct nvmlGpuInstanceProfileInfo_v2_t {
+    pub version: ::core::ffi::c_uint,
+    pub id: ::core::ffi::c_uint,
+    pub isP2pSupported: ::core::ffi::c_uint,
+    pub sliceCount: ::core::ffi::c_uint,
+    pub instanceCount: ::core::ffi::c_uint,
+    pub multiprocessorCount: ::core::ffi::c_uint,
+    pub copyEngineCount: ::core::ffi::c_uint,
+    pub decoderCount: ::core::ffi::c_uint,
+    pub encoderCount: ::core::ffi::c_uint,
+    pub jpegCount: ::core::ffi::c_uint,
+    pub ofaCount: ::core::ffi::c_uint,
+    pub memorySizeMB: ::core::ffi::c_ulonglong,
+    pub name: [::core::ffi::c_char; 96usize],
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of nvmlGpuInstanceProfileInfo_v2_t"]
+        [::core::mem::size_of::<nvmlGpuInstanceProfileInfo_v2_t>() - 152usize];
+    ["Alignment of nvmlGpuInstanceProfileInfo_v2_t"]
+        [::core::mem::align_of::<nvmlGpuInstanceProfileInfo_v2_t>() - 8usize];
+    ["Offset of field: nvmlGpuInstanceProfileInfo_v2_t::version"]
+        [::core::mem::offset_of!(nvmlGpuInstanceProfileInfo_v2_t, version) - 0usize];
+    ["Offset of field: nvmlGpuInstanceProfileInfo_v2_t::id"]
+        [::core::mem::offset_of!(nvmlGpuInstanceProfileInfo_v2_t, id) - 4usize];
+    ["Offset of field: nvmlGpuInstanceProfileInfo_v2_t::isP2pSupported"]
+        [::core::mem::offset_of!(nvmlGpuInstanceProfileInfo_v2_t, isP2pSupported) - 8usize];
+    ["Offset of field: nvmlGpuInstanceProfileInfo_v2_t::sliceCount"]
+        [::core::mem::offset_of!(nvmlGpuInstanceProfileInfo_v2_t, sliceCount) - 12usize];
+    ["Offset of field: nvmlGpuInstanceProfileInfo_v2_t::instanceCount"]
+        [::core::mem::offset_of!(nvmlGpuInstanceProfileInfo_v2_t, instanceCount) - 16usize];
+    ["Offset of field: nvmlGpuInstanceProfileInfo_v2_t::multiprocessorCount"]
+        [::core::mem::offset_of!(nvmlGpuInstanceProfileInfo_v2_t, multiprocessorCount) - 20usize];
+    ["Offset of field: nvmlGpuInstanceProfileInfo_v2_t::copyEngineCount"]
+        [::core::mem::offset_of!(nvmlGpuInstanceProfileInfo_v2_t, copyEngineCount) - 24usize];
+    ["Offset of field: nvmlGpuInstanceProfileInfo_v2_t::decoderCount"]
+        [::core::mem::offset_of!(nvmlGpuInstanceProfileInfo_v2_t, decoderCount) - 28usize];
+    ["Offset of field: nvmlGpuInstanceProfileInfo_v2_t::encoderCount"]
+        [::core::mem::offset_of!(nvmlGpuInstanceProfileInfo_v2_t, encoderCount) - 32usize];
+    ["Offset of field: nvmlGpuInstanceProfileInfo_v2_t::jpegCount"]
+        [::core::mem::offset_of!(nvmlGpuInstanceProfileInfo_v2_t, jpegCount) - 36usize];
+    ["Offset of field: nvmlGpuInstanceProfileInfo_v2_t::ofaCount"]
+        [::core::mem::offset_of!(nvmlGpuInstanceProfileInfo_v2_t, ofaCount) - 40usize];
+    ["Offset of field: nvmlGpuInstanceProfileInfo_v2_t::memorySizeMB"]
+        [::core::mem::offset_of!(nvmlGpuInstanceProfileInfo_v2_t, memorySizeMB) - 48usize];
+    ["Offset of field: nvmlGpuInstanceProfileInfo_v2_t::name"]
+        [::core::mem::offset_of!(nvmlGpuInstanceProfileInfo_v2_t, name) - 56usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct nvmlGpuInstanceInfo_t {
+    pub device: nvmlDevice_t,
+    pub id: ::core::ffi::c_uint,
+    pub profileId: ::core::ffi::c_uint,
+    pub placement: nvmlGpuInstancePlacement_t,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of nvmlGpuInstanceInfo_t"][::core::mem::size_of::<nvmlGpuInstanceInfo_t>() - 24usize];
+    ["Alignment of nvmlGpuInstanceInfo_t"]
+        [::core::mem::align_of::<nvmlGpuInstanceInfo_t>() - 8usize];
+    ["Offset of field: nvmlGpuInstanceInfo_t::device"]
+        [::core::mem::offset_of!(nvmlGpuInstanceInfo_t, device) - 0usize];
+    ["Offset of field: nvmlGpuInstanceInfo_t::id"]
+        [::core::mem::offset_of!(nvmlGpuInstanceInfo_t, id) - 8usize];
+    ["Offset of field: nvmlGpuInstanceInfo_t::profileId"]
+        [::core::mem::offset_of!(nvmlGpuInstanceInfo_t, profileId) - 12usize];
+    ["Offset of field: nvmlGpuInstanceInfo_t::placement"]
+        [::core::mem::offset_of!(nvmlGpuInstanceInfo_t, placement) - 16usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct nvmlComputeInstanceProfileInfo_t {
+    pub id: ::core::ffi::c_uint,
+    pub sliceCount: ::core::ffi::c_uint,
+    pub instanceCount: ::core::ffi::c_uint,
+    pub multiprocessorCount: ::core::ffi::c_uint,
+    pub sharedCopyEngineCount: ::core::ffi::c_uint,
+    pub sharedDecoderCount: ::core::ffi::c_uint,
+    pub sharedEncoderCount: ::core::ffi::c_uint,
+    pub sharedJpegCount: ::core::ffi::c_uint,
+    pub sharedOfaCount: ::core::ffi::c_uint,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of nvmlComputeInstanceProfileInfo_t"]
+        [::core::mem::size_of::<nvmlComputeInstanceProfileInfo_t>() - 36usize];
+    ["Alignment of nvmlComputeInstanceProfileInfo_t"]
+        [::core::mem::align_of::<nvmlComputeInstanceProfileInfo_t>() - 4usize];
+    ["Offset of field: nvmlComputeInstanceProfileInfo_t::id"]
+        [::core::mem::offset_of!(nvmlComputeInstanceProfileInfo_t, id) - 0usize];
+    ["Offset of field: nvmlComputeInstanceProfileInfo_t::sliceCount"]
+        [::core::mem::offset_of!(nvmlComputeInstanceProfileInfo_t, sliceCount) - 4usize];
+    ["Offset of field: nvmlComputeInstanceProfileInfo_t::instanceCount"]
+        [::core::mem::offset_of!(nvmlComputeInstanceProfileInfo_t, instanceCount) - 8usize];
+    ["Offset of field: nvmlComputeInstanceProfileInfo_t::multiprocessorCount"]
+        [::core::mem::offset_of!(nvmlComputeInstanceProfileInfo_t, multiprocessorCount) - 12usize];
+    ["Offset of field: nvmlComputeInstanceProfileInfo_t::sharedCopyEngineCount"][::core::mem::offset_of!(
+        nvmlComputeInstanceProfileInfo_t,
+        sharedCopyEngineCount
+    ) - 16usize];
+    ["Offset of field: nvmlComputeInstanceProfileInfo_t::sharedDecoderCount"]
+        [::core::mem::offset_of!(nvmlComputeInstanceProfileInfo_t, sharedDecoderCount) - 20usize];
+    ["Offset of field: nvmlComputeInstanceProfileInfo_t::sharedEncoderCount"]
+        [::core::mem::offset_of!(nvmlComputeInstanceProfileInfo_t, sharedEncoderCount) - 24usize];
+    ["Offset of field: nvmlComputeInstanceProfileInfo_t::sharedJpegCount"]
+        [::core::mem::offset_of!(nvmlComputeInstanceProfileInfo_t, sharedJpegCount) - 28usize];
+    ["Offset of field: nvmlComputeInstanceProfileInfo_t::sharedOfaCount"]
+        [::core::mem::offset_of!(nvmlComputeInstanceProfileInfo_t, sharedOfaCount) - 32usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct nvmlComputeInstanceInfo_t {
+    pub device: nvmlDevice_t,
+    pub gpuInstance: nvmlGpuInstance_t,
+    pub id: ::core::ffi::c_uint,
+    pub profileId: ::core::ffi::c_uint,
+    pub placement: nvmlComputeInstancePlacement_t,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of nvmlComputeInstanceInfo_t"]
+        [::core::mem::size_of::<nvmlComputeInstanceInfo_t>() - 32usize];
+    ["Alignment of nvmlComputeInstanceInfo_t"]
+        [::core::mem::align_of::<nvmlComputeInstanceInfo_t>() - 8usize];
+    ["Offset of field: nvmlComputeInstanceInfo_t::device"]
+        [::core::mem::offset_of!(nvmlComputeInstanceInfo_t, device) - 0usize];
+    ["Offset of field: nvmlComputeInstanceInfo_t::gpuInstance"]
+        [::core::mem::offset_of!(nvmlComputeInstanceInfo_t, gpuInstance) - 8usize];
+    ["Offset of field: nvmlComputeInstanceInfo_t::id"]
+        [::core::mem::offset_of!(nvmlComputeInstanceInfo_t, id) - 16usize];
+    ["Offset of field: nvmlComputeInstanceInfo_t::profileId"]
+        [::core::mem::offset_of!(nvmlComputeInstanceInfo_t, profileId) - 20usize];
+    ["Offset of field: nvmlComputeInstanceInfo_t::placement"]
+        [::core::mem::offset_of!(nvmlComputeInstanceInfo_t, placement) - 24usize];
+};
 pub type nvmlInit_v2_fn = ::core::option::Option<unsafe extern "C" fn() -> nvmlReturn_t>;
 pub type nvmlSystemGetDriverVersion_fn = ::core::option::Option<
     unsafe extern "C" fn(
@@ -350,4 +564,110 @@ pub type nvmlDeviceGetMemoryLimits_v1_fn = ::core::option::Option<
         device: nvmlDevice_t,
         limits: *mut nvmlGetMemoryLimits_v1_t,
     ) -> nvmlReturn_t,
+>;
+pub type nvmlDeviceSetMigMode_fn = ::core::option::Option<
+    unsafe extern "C" fn(
+        device: nvmlDevice_t,
+        mode: ::core::ffi::c_uint,
+        activation: *mut nvmlReturn_t,
+    ) -> nvmlReturn_t,
+>;
+pub type nvmlDeviceGetGpuInstanceProfileInfo_fn = ::core::option::Option<
+    unsafe extern "C" fn(
+        device: nvmlDevice_t,
+        profile: ::core::ffi::c_uint,
+        info: *mut nvmlGpuInstanceProfileInfo_t,
+    ) -> nvmlReturn_t,
+>;
+pub type nvmlDeviceGetGpuInstanceProfileInfoV_fn = ::core::option::Option<
+    unsafe extern "C" fn(
+        device: nvmlDevice_t,
+        profile: ::core::ffi::c_uint,
+        info: *mut nvmlGpuInstanceProfileInfo_v2_t,
+    ) -> nvmlReturn_t,
+>;
+pub type nvmlDeviceGetGpuInstancePossiblePlacements_v2_fn = ::core::option::Option<
+    unsafe extern "C" fn(
+        device: nvmlDevice_t,
+        profile_id: ::core::ffi::c_uint,
+        placements: *mut nvmlGpuInstancePlacement_t,
+        count: *mut ::core::ffi::c_uint,
+    ) -> nvmlReturn_t,
+>;
+pub type nvmlDeviceCreateGpuInstanceWithPlacement_fn = ::core::option::Option<
+    unsafe extern "C" fn(
+        device: nvmlDevice_t,
+        profile_id: ::core::ffi::c_uint,
+        placement: *const nvmlGpuInstancePlacement_t,
+        instance: *mut nvmlGpuInstance_t,
+    ) -> nvmlReturn_t,
+>;
+pub type nvmlDeviceGetGpuInstances_fn = ::core::option::Option<
+    unsafe extern "C" fn(
+        device: nvmlDevice_t,
+        profile_id: ::core::ffi::c_uint,
+        instances: *mut nvmlGpuInstance_t,
+        count: *mut ::core::ffi::c_uint,
+    ) -> nvmlReturn_t,
+>;
+pub type nvmlDeviceGetGpuInstanceById_fn = ::core::option::Option<
+    unsafe extern "C" fn(
+        device: nvmlDevice_t,
+        id: ::core::ffi::c_uint,
+        instance: *mut nvmlGpuInstance_t,
+    ) -> nvmlReturn_t,
+>;
+pub type nvmlGpuInstanceGetInfo_fn = ::core::option::Option<
+    unsafe extern "C" fn(
+        instance: nvmlGpuInstance_t,
+        info: *mut nvmlGpuInstanceInfo_t,
+    ) -> nvmlReturn_t,
+>;
+pub type nvmlGpuInstanceDestroy_fn =
+    ::core::option::Option<unsafe extern "C" fn(instance: nvmlGpuInstance_t) -> nvmlReturn_t>;
+pub type nvmlGpuInstanceGetComputeInstanceProfileInfo_fn = ::core::option::Option<
+    unsafe extern "C" fn(
+        instance: nvmlGpuInstance_t,
+        profile: ::core::ffi::c_uint,
+        engines: ::core::ffi::c_uint,
+        info: *mut nvmlComputeInstanceProfileInfo_t,
+    ) -> nvmlReturn_t,
+>;
+pub type nvmlGpuInstanceCreateComputeInstance_fn = ::core::option::Option<
+    unsafe extern "C" fn(
+        instance: nvmlGpuInstance_t,
+        profile_id: ::core::ffi::c_uint,
+        compute: *mut nvmlComputeInstance_t,
+    ) -> nvmlReturn_t,
+>;
+pub type nvmlGpuInstanceGetComputeInstanceById_fn = ::core::option::Option<
+    unsafe extern "C" fn(
+        instance: nvmlGpuInstance_t,
+        id: ::core::ffi::c_uint,
+        compute: *mut nvmlComputeInstance_t,
+    ) -> nvmlReturn_t,
+>;
+pub type nvmlComputeInstanceGetInfo_v2_fn = ::core::option::Option<
+    unsafe extern "C" fn(
+        compute: nvmlComputeInstance_t,
+        info: *mut nvmlComputeInstanceInfo_t,
+    ) -> nvmlReturn_t,
+>;
+pub type nvmlComputeInstanceDestroy_fn =
+    ::core::option::Option<unsafe extern "C" fn(compute: nvmlComputeInstance_t) -> nvmlReturn_t>;
+pub type nvmlDeviceGetMaxMigDeviceCount_fn = ::core::option::Option<
+    unsafe extern "C" fn(device: nvmlDevice_t, count: *mut ::core::ffi::c_uint) -> nvmlReturn_t,
+>;
+pub type nvmlDeviceGetMigDeviceHandleByIndex_fn = ::core::option::Option<
+    unsafe extern "C" fn(
+        device: nvmlDevice_t,
+        index: ::core::ffi::c_uint,
+        mig: *mut nvmlDevice_t,
+    ) -> nvmlReturn_t,
+>;
+pub type nvmlDeviceGetGpuInstanceId_fn = ::core::option::Option<
+    unsafe extern "C" fn(mig: nvmlDevice_t, id: *mut ::core::ffi::c_uint) -> nvmlReturn_t,
+>;
+pub type nvmlDeviceGetComputeInstanceId_fn = ::core::option::Option<
+    unsafe extern "C" fn(mig: nvmlDevice_t, id: *mut ::core::ffi::c_uint) -> nvmlReturn_t,
 >;

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use vgpu_core::{DeviceId, Error, ErrorKind, Result};
+use vgpu_core::{DeviceId, Error, ErrorKind, PartitionId, Result};
 
 use crate::api::{NvmlApi, NvmlFailure};
 use crate::convert::error;
+use crate::partition::profiles::MigTable;
 
 /// NVML, and the names of the cards that answered since the process started.
 ///
@@ -17,11 +18,19 @@ use crate::convert::error;
 pub(crate) struct Cards {
     pub(crate) api: Arc<dyn NvmlApi>,
     known: Mutex<BTreeMap<u32, DeviceId>>,
+    mig: Mutex<BTreeMap<DeviceId, Mig>>,
+}
+
+/// What MIG is on a card: its profiles, and which part each GPU instance was when last listed.
+#[derive(Debug, Default)]
+struct Mig {
+    table: Option<Arc<MigTable>>,
+    parts: BTreeMap<u32, PartitionId>,
 }
 
 impl Cards {
     pub(crate) fn new(api: Arc<dyn NvmlApi>) -> Self {
-        Self { api, known: Mutex::default() }
+        Self { api, known: Mutex::default(), mig: Mutex::default() }
     }
 
     /// The card's present number, checked against the card itself.
@@ -86,6 +95,41 @@ impl Cards {
     /// Every card that ever answered, by its last number.
     pub(crate) fn remembered(&self) -> BTreeMap<u32, DeviceId> {
         self.known().clone()
+    }
+
+    pub(crate) fn mig_table(&self, device: &DeviceId) -> Option<Arc<MigTable>> {
+        self.mig().get(device)?.table.clone()
+    }
+
+    pub(crate) fn keep_mig_table(&self, device: &DeviceId, table: MigTable) -> Arc<MigTable> {
+        let table = Arc::new(table);
+        self.mig().entry(device.clone()).or_default().table = Some(Arc::clone(&table));
+        table
+    }
+
+    /// The part that a GPU instance was when it was last seen; numbers are given again.
+    pub(crate) fn part(&self, device: &DeviceId, gpu_instance: u32) -> Option<PartitionId> {
+        self.mig().get(device)?.parts.get(&gpu_instance).cloned()
+    }
+
+    pub(crate) fn remember_parts(&self, device: &DeviceId, parts: BTreeMap<u32, PartitionId>) {
+        self.mig().entry(device.clone()).or_default().parts = parts;
+    }
+
+    pub(crate) fn remember_part(&self, device: &DeviceId, gpu_instance: u32, id: &PartitionId) {
+        let mut mig = self.mig();
+        mig.entry(device.clone()).or_default().parts.insert(gpu_instance, id.clone());
+    }
+
+    pub(crate) fn forget_part(&self, device: &DeviceId, gpu_instance: u32) {
+        if let Some(card) = self.mig().get_mut(device) {
+            card.parts.remove(&gpu_instance);
+        }
+    }
+
+    fn mig(&self) -> MutexGuard<'_, BTreeMap<DeviceId, Mig>> {
+        // As below.
+        self.mig.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn known(&self) -> MutexGuard<'_, BTreeMap<u32, DeviceId>> {

@@ -83,6 +83,36 @@ impl HostTree {
             .collect()
     }
 
+    /// What the driver calls the right to use a GPU instance, or a compute instance in it.
+    pub(crate) fn capability_name(card: u32, gpu: u32, compute: Option<u32>) -> String {
+        let compute = compute.map(|id| format!("/ci{id}")).unwrap_or_default();
+        format!("gpu{card}/gi{gpu}{compute}/access")
+    }
+
+    /// The minor number of that right's node: from the file that the driver keeps for the instance, else from the
+    /// driver's table of all.
+    pub(crate) fn capability_minor(
+        &self,
+        card: u32,
+        gpu: u32,
+        compute: Option<u32>,
+    ) -> Option<u32> {
+        let name = Self::capability_name(card, gpu, compute);
+        let below = name.replacen("/gi", "/mig/gi", 1);
+        let file = Path::new("/proc/driver/nvidia/capabilities").join(below);
+        let own = fs::read_to_string(self.read_at(&file)).ok().and_then(|text| {
+            let line = text.lines().find_map(|line| line.strip_prefix("DeviceFileMinor:"))?;
+            line.trim().parse().ok()
+        });
+        own.or_else(|| {
+            let table = self.read_at(Path::new("/proc/driver/nvidia-caps/mig-minors"));
+            let text = fs::read_to_string(table).ok()?;
+            let mut lines = text.lines().filter_map(|line| line.trim().split_once(' '));
+            let (_, minor) = lines.find(|(of, _)| *of == name)?;
+            minor.trim().parse().ok()
+        })
+    }
+
     /// The number of the character device at a path of the host.
     pub(crate) fn number_at(&self, on_host: &Path) -> Option<(u32, u32)> {
         let metadata = fs::metadata(self.read_at(on_host)).ok()?;

@@ -1,7 +1,7 @@
 //! NVIDIA GPUs through NVML, loaded at run time.
 //!
-//! [`NvidiaFactory`] finds the library; what it makes serves whole cards and time-slice: discovery,
-//! topology, health and edits.
+//! [`NvidiaFactory`] finds the library; what it makes serves whole cards, time-slice and MIG:
+//! discovery, topology, parts, health and edits.
 //!
 //! | module | holds |
 //! | --- | --- |
@@ -11,7 +11,7 @@
 //! | `limits` | memory limits of a container's cgroup (r615): calls, probe, set and read back |
 //! | `host` | what the host's own files say |
 //! | `convert` | NVML's codes and values as the core's |
-//! | `api`, `loaded` | NVML as a safe trait, and the loaded library behind it |
+//! | `api`, `loaded` | NVML as a safe trait, and the loaded library behind it; `mig` has its MIG part |
 //! | `symbols`, `decode`, `sys`, `bindings` | the C side; `sys` has all the `unsafe` |
 
 mod api;
@@ -26,6 +26,7 @@ mod host;
 mod isolation;
 mod limits;
 mod loaded;
+mod mig;
 mod partition;
 mod schemes;
 mod symbols;
@@ -41,3 +42,7 @@ pub use crate::backend::{NvidiaBackend, NvidiaOptions};
 pub use crate::factory::NvidiaFactory;
 pub use crate::health::{XID_RECOVERY_ACTION, XIDS, Xid, xid};
 pub use crate::loaded::LoadedNvml;
+pub use crate::mig::api::{
+    ComputeInstanceProfile, GpuInstance, GpuInstanceProfile, MAX_INSTANCES, MAX_PROFILES,
+    MIG_SYMBOLS, MemorySlices, MigApi, MigDevice,
+};

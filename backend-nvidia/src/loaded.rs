@@ -33,8 +33,8 @@ pub struct LoadedNvml {
 
 /// One card under its two names.
 #[derive(Debug)]
-struct Card {
-    raw: Handle,
+pub(crate) struct Card {
+    pub(crate) raw: Handle,
     device: Device<'static>,
 }
 
@@ -61,8 +61,12 @@ impl LoadedNvml {
         Ok(Self { library: library.to_owned(), table, wrapper, cards: Mutex::default() })
     }
 
+    pub(crate) fn table(&self) -> &'static Table {
+        self.table
+    }
+
     /// Runs a call on a card; a handle that turns out lost or unknown is forgotten.
-    fn on<T>(
+    pub(crate) fn on<T>(
         &self,
         index: u32,
         call: impl FnOnce(&Card) -> Result<T, NvmlFailure>,
@@ -73,6 +77,18 @@ impl LoadedNvml {
                 self.cards().remove(&index);
             }
         })
+    }
+
+    /// As [`Self::on`], for a call that asks whether its argument exists: "invalid argument" is no word about the card.
+    pub(crate) fn asked<T>(
+        &self,
+        index: u32,
+        call: impl FnOnce(&Card) -> Result<T, NvmlFailure>,
+    ) -> Result<T, NvmlFailure> {
+        self.on(index, |card| match call(card) {
+            Err(failure) if failure.code() == Some(2) => Ok(Err(failure)),
+            answer => answer.map(Ok),
+        })?
     }
 
     fn card(&self, index: u32) -> Result<Arc<Card>, NvmlFailure> {

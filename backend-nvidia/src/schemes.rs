@@ -7,34 +7,66 @@ use vgpu_core::{
     PlacedBy, Range, Scheme, SchemeInfo, Sizing,
 };
 
-use crate::api::MigMode;
+use crate::api::{MigMode, Version};
 use crate::limits::GRID;
+use crate::partition::profiles::MigTable;
 
-/// Whole and time-slice. A card in MIG mode serves neither until it leaves that mode: its node
-/// alone gives no compute.
+/// Whole, time-slice and MIG. A card in MIG mode serves neither of the first two until it leaves that
+/// mode: its node alone gives no compute.
 /// `memory_limits`: the driver limits a container's memory (r615), which gives turns a size.
 pub(crate) fn of_card(
     device: &DeviceId,
-    mig: Option<MigMode>,
     memory_limits: bool,
+    mig: Option<MigMode>,
+    capability: Option<Version>,
+    table: Option<&MigTable>,
 ) -> Vec<SchemeInfo> {
     let mode = match mig {
-        Some(mig) if mig.current => behind_mig(device),
+        Some(mig) if mig.current => ModeInfo {
+            active: false,
+            enter: switching(mig, capability),
+            ..ModeInfo::always(device)
+        },
         _ => ModeInfo::always(device),
     };
-    vec![whole(mode.clone()), time_slice(mode, memory_limits)]
+    let mut schemes = vec![whole(mode.clone()), time_slice(mode, memory_limits)];
+    if let (Some(mig), Some(table)) = (mig, table) {
+        schemes.push(hardware_instances(device, mig, capability, table));
+    }
+    schemes
 }
 
-/// A mode that this version does not enter by itself: leaving MIG destroys what others made, and
-/// asks for a reset on some cards. That keeps the planner from trying.
-fn behind_mig(device: &DeviceId) -> ModeInfo {
-    let change = Change::DeviceReset;
-    ModeInfo {
-        active: false,
-        enter: change,
-        leave: change,
-        affects: vec![device.clone()],
-        domain: None,
+/// What a change of MIG mode asks for: an idle card since Hopper, a reset before. A change that is
+/// pending already waits for a reset on any.
+fn switching(mig: MigMode, capability: Option<Version>) -> Change {
+    let live = capability.is_some_and(|version| version.major >= 9);
+    if live && mig.current == mig.pending { Change::IdleDevice } else { Change::DeviceReset }
+}
+
+fn hardware_instances(
+    device: &DeviceId,
+    mig: MigMode,
+    capability: Option<Version>,
+    table: &MigTable,
+) -> SchemeInfo {
+    let change = switching(mig, capability);
+    SchemeInfo {
+        scheme: Scheme::MIG,
+        form: Form::Carved,
+        mode: ModeInfo {
+            active: mig.current,
+            enter: change,
+            leave: change,
+            affects: vec![device.clone()],
+            domain: None,
+        },
+        sizing: Sizing::Profiles(table.profiles()),
+        guarantees: Guarantees::uniform(Enforcement::Hardware, ComputeKind::Partition),
+        resize: None,
+        max: None,
+        max_per_container: None,
+        ownership: Ownership::Placement,
+        needs: Vec::new(),
     }
 }
 

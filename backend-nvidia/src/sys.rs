@@ -20,6 +20,7 @@ use crate::decode::{
     EMPTY_PCI, EMPTY_PROCESS, flag, instance, link_end, pci_address, process, whole_number,
 };
 use crate::limits::LimitCalls;
+use crate::mig::sys::MigTable;
 use crate::symbols::{NvmlCall, Optional, Pointer, Required, malformed};
 
 /// The raw part of a loaded NVML.
@@ -36,6 +37,7 @@ pub(crate) struct Table {
     nvlink_remote_kind: Optional<nvmlDeviceGetNvLinkRemoteDeviceType_fn>,
     memory_info: Optional<nvmlDeviceGetMemoryInfo_fn>,
     mig_mode: Optional<nvmlDeviceGetMigMode_fn>,
+    pub(crate) mig: MigTable,
     processes: Optional<nvmlDeviceGetComputeRunningProcesses_v3_fn>,
     field_values: Optional<nvmlDeviceGetFieldValues_fn>,
     remapped_rows: Optional<nvmlDeviceGetRemappedRows_fn>,
@@ -121,6 +123,7 @@ impl Table {
             nvlink_remote_kind: finder.optional("nvmlDeviceGetNvLinkRemoteDeviceType"),
             memory_info: finder.optional("nvmlDeviceGetMemoryInfo"),
             mig_mode: finder.optional("nvmlDeviceGetMigMode"),
+            mig: MigTable::find(&mut finder),
             processes: finder.newest([
                 "nvmlDeviceGetComputeRunningProcesses_v3",
                 "nvmlDeviceGetComputeRunningProcesses_v2",
@@ -409,7 +412,7 @@ impl Drop for EventSet {
 }
 
 impl Handle {
-    fn of(call: &'static str, device: nvmlDevice_t) -> Result<Self, NvmlFailure> {
+    pub(crate) fn of(call: &'static str, device: nvmlDevice_t) -> Result<Self, NvmlFailure> {
         if device.is_null() {
             return Err(malformed(call, "a null handle".to_owned()));
         }

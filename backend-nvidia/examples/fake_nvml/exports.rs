@@ -10,6 +10,7 @@ use crate::abi::{
     Memory, NO_INSTANCE, NOT_AVAILABLE, NOT_SUPPORTED, PciInfo, ProcessInfo, SUCCESS,
     VALUE_UNSIGNED_INT,
 };
+use crate::exports_mig;
 use crate::ffi::{End, answer, numbers, put, put_text, text};
 use crate::scenario::{Card, Process, Text};
 use crate::world::{self, Answer};
@@ -38,15 +39,6 @@ numbers! {
     };
     nvmlDeviceGetNvLinkState(link: u32): u32 = |card, link| {
         link_of(card, link).map(|link| u32::from(link.active))
-    };
-    nvmlDeviceGetMemoryInfo(): Memory = |card| {
-        let memory = card.memory;
-        let free = memory.total_mib.saturating_sub(memory.reserved_mib + memory.used_mib);
-        Ok(Memory {
-            total: memory.total_mib * MIB,
-            free: free * MIB,
-            used: (memory.total_mib - free) * MIB,
-        })
     };
     nvmlDeviceGetPciInfo_v3(): PciInfo = |card| pci_info(card, &card.pci);
     nvmlDeviceGetNvLinkRemotePciInfo_v2(link: u32): PciInfo = |card, link| {
@@ -157,8 +149,34 @@ unsafe extern "C" fn nvmlDeviceGetName(device: Handle, to: *mut c_char, length: 
 }
 
 #[unsafe(no_mangle)]
+unsafe extern "C" fn nvmlDeviceGetMemoryInfo(device: Handle, to: *mut Memory) -> u32 {
+    answer(|| {
+        let function = "nvmlDeviceGetMemoryInfo";
+        let (total, free) = match world::mig_device_of(device) {
+            Some(mig) => {
+                let (total, used) = exports_mig::memory(function, mig)?;
+                (total, total.saturating_sub(used))
+            }
+            None => {
+                let memory = world::card(function, device)?.memory;
+                let taken = memory.reserved_mib + memory.used_mib;
+                (memory.total_mib, memory.total_mib.saturating_sub(taken))
+            }
+        };
+        let memory = Memory { total: total * MIB, free: free * MIB, used: (total - free) * MIB };
+        // SAFETY: `to` is null or writable.
+        unsafe { put(to, memory) }
+    })
+}
+
+#[unsafe(no_mangle)]
 unsafe extern "C" fn nvmlDeviceGetUUID(device: Handle, to: *mut c_char, length: u32) -> u32 {
     answer(|| {
+        if let Some(mig) = world::mig_device_of(device) {
+            let uuid = exports_mig::uuid("nvmlDeviceGetUUID", mig)?;
+            // SAFETY: `to` is null or writable for `length` bytes.
+            return unsafe { put_text(to, length, uuid.as_bytes(), End::Nul) };
+        }
         let card = world::card("nvmlDeviceGetUUID", device)?;
         let end = End::missing_if(card.unterminated.contains(&Text::Uuid));
         // SAFETY: `to` is null or writable for `length` bytes.
@@ -206,21 +224,6 @@ unsafe extern "C" fn nvmlDeviceGetTopologyCommonAncestor(
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn nvmlDeviceGetMigMode(
-    device: Handle,
-    current: *mut u32,
-    pending: *mut u32,
-) -> u32 {
-    answer(|| {
-        let mode = world::card("nvmlDeviceGetMigMode", device)?.mig.ok_or(NOT_SUPPORTED)?;
-        // SAFETY: `current` is null or writable.
-        unsafe { put(current, mode.current) }?;
-        // SAFETY: `pending` is null or writable.
-        unsafe { put(pending, mode.pending) }
-    })
-}
-
-#[unsafe(no_mangle)]
 unsafe extern "C" fn nvmlDeviceGetComputeRunningProcesses_v2(
     device: Handle,
     count: *mut u32,
@@ -243,19 +246,21 @@ pub(crate) unsafe fn processes(
     list: *mut ProcessInfo,
 ) -> Answer<()> {
     let card = world::card(function, device)?;
+    let index = world::index_of(device)?;
+    let list_of = processes_on(&card, index)?;
     if count.is_null() {
         return Err(INVALID_ARGUMENT);
     }
     // SAFETY: not null, and so readable.
     let room = unsafe { count.read() };
-    let present = u32::try_from(card.processes.len()).map_err(|_too_many| INVALID_ARGUMENT)?;
+    let present = u32::try_from(list_of.len()).map_err(|_too_many| INVALID_ARGUMENT)?;
     // SAFETY: not null, and so writable.
     unsafe { count.write(card.claimed_processes.unwrap_or(present)) };
     if card.claimed_processes.is_none() && present > room {
         return Err(INSUFFICIENT_SIZE);
     }
     let fit = usize::try_from(room).map_err(|_too_large| INVALID_ARGUMENT)?;
-    for (at, process) in card.processes.iter().take(fit).enumerate() {
+    for (at, process) in list_of.iter().take(fit).enumerate() {
         // SAFETY: `at` is below the room that the caller has.
         let entry = unsafe { list.add(at) };
         // SAFETY: within the caller's list.
@@ -345,6 +350,19 @@ pub(crate) fn link_of(card: &Card, link: u32) -> Answer<&crate::scenario::NvLink
     }
     let at = usize::try_from(link).map_err(|_too_large| INVALID_ARGUMENT)?;
     card.nvlinks.get(at).ok_or(NOT_SUPPORTED)
+}
+
+/// The card's processes, those that are named by a slice with the instance that lies there; where none does, the process
+/// ended with it.
+fn processes_on(card: &Card, index: u32) -> Answer<Vec<Process>> {
+    let instances = world::locked(|world| world.mig(|state| state.instances(index).to_vec()))?;
+    let instance = |process: &Process| {
+        let Some(slice) = process.slice else { return Some(*process) };
+        let found = instances.iter().find(|i| i.start == slice)?;
+        let ci = found.computes.first().map(|c| c.id);
+        Some(Process { gi: Some(found.id), ci, ..*process })
+    };
+    Ok(card.processes.iter().filter_map(instance).collect())
 }
 
 fn process_info(process: &Process) -> ProcessInfo {

@@ -6,7 +6,9 @@ use crate::abi::{
     ARGUMENT_VERSION_MISMATCH, EventData, Handle, INVALID_ARGUMENT, MEMORY_V2, MemoryV2,
     NOT_SUPPORTED, ProcessInfo,
 };
+use crate::abi_mig::{PROFILE_V2, ProfileInfoV2};
 use crate::exports::{MIB, link_of, processes, wait};
+use crate::exports_mig;
 use crate::ffi::{answer, numbers, put};
 use crate::scenario::LinkKind;
 use crate::world;
@@ -107,4 +109,31 @@ unsafe extern "C" fn nvmlDeviceGetRemappedRows(
 unsafe extern "C" fn nvmlEventSetWait_v2(set: Handle, to: *mut EventData, timeout: u32) -> u32 {
     // SAFETY: handed on as it came.
     answer(|| unsafe { wait("nvmlEventSetWait_v2", set, to, timeout) })
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn nvmlDeviceGetGpuInstanceProfileInfoV(
+    device: Handle,
+    nth: u32,
+    to: *mut ProfileInfoV2,
+) -> u32 {
+    answer(|| {
+        let profile = exports_mig::listed("nvmlDeviceGetGpuInstanceProfileInfoV", device, nth)?;
+        if to.is_null() {
+            return Err(INVALID_ARGUMENT);
+        }
+        // SAFETY: not null, and so readable; the version comes first.
+        let version = unsafe { to.cast::<u32>().read() };
+        if version != PROFILE_V2 {
+            return Err(ARGUMENT_VERSION_MISMATCH);
+        }
+        let mut name = [if profile.unterminated { b'A' } else { 0 }; 96];
+        if !profile.unterminated {
+            name.iter_mut().zip(profile.name.bytes().take(95)).for_each(|(to, from)| *to = from);
+        }
+        let counts = exports_mig::counts(&profile);
+        let info = ProfileInfoV2 { version, counts, memory_mib: profile.memory_mib, name };
+        // SAFETY: not null, and so writable.
+        unsafe { put(to, info) }
+    })
 }

@@ -7,11 +7,18 @@
 #![expect(unsafe_code, reason = "a C ABI: callers hand in pointers")]
 
 mod abi;
+mod abi_mig;
 mod exports;
 mod exports_limits;
+mod exports_mig;
 mod exports_newer;
 mod ffi;
+mod hide;
 mod limits;
+mod mig;
+mod mig_tables;
+mod orders;
 mod presets;
 mod scenario;
+mod store;
 mod world;

@@ -6,9 +6,16 @@
 #![expect(dead_code, reason = "what only the newer functions use")]
 
 mod abi;
+mod abi_mig;
 mod exports;
+mod exports_mig;
 mod ffi;
+mod hide;
 mod limits;
+mod mig;
+mod mig_tables;
+mod orders;
 mod presets;
 mod scenario;
+mod store;
 mod world;

@@ -1,13 +1,22 @@
 //! Machines by name.
 
+use crate::mig_tables::Model;
 use crate::scenario::{
     Card, Event, LinkKind, MemorySpec, Mig, NvLink, Process, Rows, Scenario, State,
 };
 
 /// Every preset, as it is named in `FAKE_NVML`.
 pub(crate) const NAMES: &[&str] = &[
+    "a100-mig",
     "a100x4",
     "ampere-events",
+    "driver-470",
+    "driver-535",
+    "driver-550",
+    "driver-580",
+    "driver-615",
+    "h100-mig",
+    "h100x8",
     "h200x2",
     "h200x8",
     "lost-one",
@@ -32,10 +41,26 @@ const SINCE_450: &[&str] = &[
     "nvmlDeviceGetRemappedRows",
 ];
 
+/// Functions that driver 510 (CUDA 11.6) brought.
+const SINCE_510: &[&str] = &[
+    "nvmlDeviceGetComputeRunningProcesses_v3",
+    "nvmlDeviceGetGpuInstanceProfileInfoV",
+    "nvmlDeviceGetMemoryInfo_v2",
+    "nvmlDeviceGetNumGpuCores",
+];
+
 pub(crate) fn find(name: &str) -> Option<Scenario> {
     let machine = match name {
+        "a100-mig" => Scenario { cards: in_mig_mode(a100s(2)), ..empty() },
         "a100x4" => Scenario { cards: a100s(4), ..empty() },
         "ampere-events" => ampere_events(),
+        "driver-470" => driver_470(),
+        "driver-535" => driver("535.183.06", 12_020, vec![a100(0), h100(1), l40s(2), t4(3)]),
+        "driver-550" => driver("550.144.03", 12_040, vec![h100(0), h200(1), l40s(2), t4(3)]),
+        "driver-580" => driver("580.95.05", 13_000, vec![h200(0), b200(1), h100(2), t4(3)]),
+        "driver-615" => driver("615.32.01", 13_030, vec![h200(0), b200(1), l40s(2)]),
+        "h100-mig" => Scenario { cards: in_mig_mode(h100s(2)), ..empty() },
+        "h100x8" => Scenario { cards: h100s(8), ..empty() },
         "h200x2" => Scenario { cards: h200s(2), ..empty() },
         "h200x8" => Scenario { cards: h200s(8), ..empty() },
         "lost-one" => lost_one(),
@@ -54,6 +79,7 @@ pub(crate) fn empty() -> Scenario {
     Scenario {
         driver_version: "570.124.06".to_owned(),
         cuda_version: 12_080,
+        privileged: true,
         ..Scenario::default()
     }
 }
@@ -90,7 +116,13 @@ fn mixed_models() -> Scenario {
     let mut h200 = h200(0);
     h200.nvlinks.clear();
     let mut a100 = a100(1);
-    a100.processes.push(Process { pid: 4242, used_mib: Some(1024), gi: None, ci: None });
+    a100.processes.push(Process {
+        pid: 4242,
+        used_mib: Some(1024),
+        gi: None,
+        ci: None,
+        slice: None,
+    });
     a100.memory.used_mib = 1024;
     Scenario { cards: vec![h200, a100, t4(2), l40s(3)], ..empty() }
 }
@@ -108,8 +140,40 @@ fn old_driver() -> Scenario {
         cuda_version: 11_000,
         cards,
         lacks,
+
         ..empty()
     }
+}
+
+/// Cards of which MIG mode was on when the driver was loaded.
+fn in_mig_mode(mut cards: Vec<Card>) -> Vec<Card> {
+    for card in &mut cards {
+        card.mig = Some(Mig { current: 1, pending: 1 });
+    }
+    cards
+}
+
+/// A driver of this version with cards that it knew. What it has no field or event for, its cards do not tell.
+fn driver(version: &str, cuda_version: i32, mut cards: Vec<Card>) -> Scenario {
+    let major: u32 = version.split('.').next().and_then(|n| n.parse().ok()).unwrap_or(0);
+    if major < 570 {
+        for card in &mut cards {
+            card.recovery_action = None;
+            card.supported_events &= !0xc000;
+        }
+    }
+    Scenario { driver_version: version.to_owned(), cuda_version, cards, ..empty() }
+}
+
+/// The symbols that came after are not there at all.
+fn driver_470() -> Scenario {
+    let hidden = SINCE_510.iter().map(|name| (*name).to_owned()).collect();
+    let cards = vec![a100(0), a100(1), t4(2)];
+    Scenario { hidden, ..driver("470.256.02", 11_040, cards) }
+}
+
+fn h100s(count: u32) -> Vec<Card> {
+    (0..count).map(h100).collect()
 }
 
 fn h200s(count: u32) -> Vec<Card> {
@@ -129,6 +193,27 @@ fn a100s(count: u32) -> Vec<Card> {
     cards
 }
 
+fn h100(index: u32) -> Card {
+    Card {
+        nvlinks: h200(index).nvlinks,
+        compute_capability: Some([9, 0]),
+        mig: Some(Mig { current: 0, pending: 0 }),
+        mig_table: Some(Model::H100),
+        supported_events: HOPPER_EVENTS,
+        ..card(index, "NVIDIA H100 80GB HBM3", 0x2330, 81_559, 16_896)
+    }
+}
+
+fn b200(index: u32) -> Card {
+    Card {
+        compute_capability: Some([10, 0]),
+        mig: Some(Mig { current: 0, pending: 0 }),
+        mig_table: Some(Model::B200),
+        supported_events: HOPPER_EVENTS,
+        ..card(index, "NVIDIA B200", 0x2901, 183_359, 18_944)
+    }
+}
+
 /// 18 links over four switches, so that every card reaches every other.
 fn h200(index: u32) -> Card {
     let switches = [(0x05_u32, 5), (0x06, 4), (0x07, 4), (0x08, 5)];
@@ -141,6 +226,7 @@ fn h200(index: u32) -> Card {
         nvlinks: switches.iter().flat_map(|(bus, n)| std::iter::repeat_n(link(*bus), *n)).collect(),
         compute_capability: Some([9, 0]),
         mig: Some(Mig { current: 0, pending: 0 }),
+        mig_table: Some(Model::H200),
         supported_events: HOPPER_EVENTS,
         ..card(index, "NVIDIA H200", 0x2335, 143_771, 16_896)
     }
@@ -150,6 +236,7 @@ fn a100(index: u32) -> Card {
     Card {
         compute_capability: Some([8, 0]),
         mig: Some(Mig { current: 0, pending: 0 }),
+        mig_table: Some(Model::A100),
         supported_events: AMPERE_EVENTS,
         ..card(index, "NVIDIA A100-SXM4-40GB", 0x20b0, 40_960, 6_912)
     }
@@ -191,6 +278,8 @@ fn card(index: u32, name: &str, device: u32, total_mib: u64, cores: u32) -> Card
         numa: Some(index / 4),
         pci_switch: Some(index / 2),
         mig: None,
+        mig_table: None,
+        mig_profiles: Vec::new(),
         nvlinks: Vec::new(),
         processes: Vec::new(),
         claimed_processes: None,

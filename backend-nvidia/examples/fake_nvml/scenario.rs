@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::limits::{Outside, Way};
+use crate::mig_tables::{Model, Profile};
+use crate::orders::Order;
 use crate::presets;
 
 /// Keys of a card by which a patch replaces them; `null` takes one away.
@@ -29,6 +31,14 @@ pub(crate) struct Scenario {
     pub(crate) control: Option<PathBuf>,
     pub(crate) unterminated: Vec<Text>,
     pub(crate) cgroup_limits: Way,
+    /// Functions that the library does not have at all.
+    pub(crate) hidden: Vec<String>,
+    /// Whether the caller passes for root.
+    pub(crate) privileged: bool,
+    /// Where MIG is kept, if it is to outlive the process.
+    pub(crate) state: Option<PathBuf>,
+    /// Where the host's files are written that tell of instances.
+    pub(crate) host_root: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -55,6 +65,11 @@ pub(crate) struct Card {
     pub(crate) pci_switch: Option<u32>,
     #[serde(default)]
     pub(crate) mig: Option<Mig>,
+    #[serde(default)]
+    pub(crate) mig_table: Option<Model>,
+    /// Profiles besides, or in place of, those of the table.
+    #[serde(default)]
+    pub(crate) mig_profiles: Vec<Profile>,
     #[serde(default)]
     pub(crate) nvlinks: Vec<NvLink>,
     #[serde(default)]
@@ -139,6 +154,9 @@ pub(crate) struct Process {
     pub(crate) gi: Option<u32>,
     #[serde(default)]
     pub(crate) ci: Option<u32>,
+    /// In place of `gi`: the first slice of the GPU instance.
+    #[serde(default)]
+    pub(crate) slice: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -206,6 +224,7 @@ pub(crate) struct Control {
     pub(crate) fail: Vec<Fail>,
     /// Carried out whenever the text of the file changes.
     pub(crate) cgroup_limits: Vec<Outside>,
+    pub(crate) orders: Vec<Order>,
 }
 
 /// A scenario file.
@@ -226,11 +245,25 @@ struct Document {
     control: Option<PathBuf>,
     unterminated: Vec<Text>,
     cgroup_limits: Option<Way>,
+    hidden: Vec<String>,
+    privileged: Option<bool>,
+    state: Option<PathBuf>,
+    host_root: Option<PathBuf>,
 }
 
 impl Scenario {
-    /// A preset's name, or the path of a YAML file.
+    /// A preset's name, or the path of a YAML file. Where MIG is kept, and the host's files, may come from variables
+    /// of their own, so that a preset can be played over several processes.
     pub(crate) fn named(name: &str) -> Result<Self, String> {
+        let mut scenario = Self::found(name)?;
+        let given = |name| std::env::var_os(name).filter(|text| !text.is_empty());
+        scenario.state = scenario.state.or_else(|| given("FAKE_NVML_STATE").map(PathBuf::from));
+        let root = || given("FAKE_NVML_HOST_ROOT").map(PathBuf::from);
+        scenario.host_root = scenario.host_root.or_else(root);
+        Ok(scenario)
+    }
+
+    fn found(name: &str) -> Result<Self, String> {
         if let Some(preset) = presets::find(name) {
             return Ok(preset);
         }
@@ -289,7 +322,19 @@ impl Document {
         base.control = self.control.or(base.control);
         base.unterminated.extend(self.unterminated);
         base.cgroup_limits = self.cgroup_limits.unwrap_or(base.cgroup_limits);
+        base.hidden.extend(self.hidden);
+        base.privileged = self.privileged.unwrap_or(base.privileged);
+        base.state = self.state.or(base.state);
+        base.host_root = self.host_root.or(base.host_root);
         Ok(base)
+    }
+}
+
+impl Event {
+    /// One that says nothing but its type.
+    pub(crate) fn of(card: u32, event_type: u64) -> Self {
+        let (gi, ci, after_ms, on_wait) = (None, None, None, None);
+        Self { id: String::new(), card, event_type, data: 0, gi, ci, after_ms, on_wait }
     }
 }
 

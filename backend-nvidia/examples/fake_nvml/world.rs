@@ -7,10 +7,13 @@ use std::time::{Duration, Instant};
 
 use crate::abi::{
     DRIVER_NOT_LOADED, FUNCTION_NOT_FOUND, GPU_IS_LOST, Handle, INVALID_ARGUMENT, NOT_FOUND,
-    NOT_SUPPORTED, SUCCESS, TIMEOUT, UNINITIALIZED,
+    NOT_SUPPORTED, SUCCESS, TIMEOUT, UNINITIALIZED, UNKNOWN,
 };
 use crate::limits::Limits;
+use crate::mig::MigState;
+use crate::orders::{self, Order};
 use crate::scenario::{Card, Control, Event, Scenario, State};
+use crate::store::Store;
 
 /// A call's answer, or NVML's code for its failure.
 pub(crate) type Answer<T> = Result<T, u32>;
@@ -21,6 +24,9 @@ static WORLD: Mutex<Option<World>> = Mutex::new(None);
 const TICK: Duration = Duration::from_millis(10);
 
 /// Handles are numbers beyond these, so that one kind is never taken for the other or for null.
+const FIRST_MIG: Handle = 0xa000_0000;
+const FIRST_COMPUTE: Handle = 0xb000_0000;
+const FIRST_INSTANCE: Handle = 0xc000_0000;
 const FIRST_CARD: Handle = 0xd000_0000;
 const FIRST_SET: Handle = 0xe000_0000;
 
@@ -37,6 +43,7 @@ pub(crate) struct World {
     sets: BTreeMap<Handle, Set>,
     next_set: Handle,
     delivered: HashSet<Delivered>,
+    mig: Store,
     /// Calls that are being slow now.
     slow: Vec<String>,
     pub(crate) limits: Limits,
@@ -156,7 +163,6 @@ impl World {
         let cards = scenario.cards.iter().cloned().map(Arc::new).collect();
         Ok(Self {
             users: 0,
-            scenario,
             cards,
             control: Control::default(),
             control_text: String::new(),
@@ -166,6 +172,8 @@ impl World {
             sets: BTreeMap::new(),
             next_set: FIRST_SET,
             delivered: HashSet::new(),
+            mig: Store::new(scenario.state.clone(), scenario.host_root.clone()),
+            scenario,
             slow: Vec::new(),
             limits: Limits::default(),
         })
@@ -213,6 +221,31 @@ impl World {
         Ok(())
     }
 
+    /// Reads or changes MIG.
+    pub(crate) fn mig<T>(&mut self, call: impl FnOnce(&mut MigState) -> T) -> Answer<T> {
+        self.mig.with(&self.cards, call).map_err(|why| {
+            eprintln!("fake_nvml: the state is not kept: {why}");
+            UNKNOWN
+        })
+    }
+
+    pub(crate) fn cards(&self) -> &[Arc<Card>] {
+        &self.cards
+    }
+
+    pub(crate) fn orders(&self) -> &[Order] {
+        &self.control.orders
+    }
+
+    /// An event that comes of a call and not of the scenario; nobody who asks later is told.
+    pub(crate) fn raise(&mut self, card: u32, event_type: u64) {
+        let asked =
+            |set: &&mut Set| set.registered.get(&card).is_some_and(|types| types & event_type != 0);
+        for set in self.sets.values_mut().filter(asked) {
+            set.queue.push_back(Event::of(card, event_type));
+        }
+    }
+
     /// Counts a call and says whether the scenario lets it through.
     fn admit(&mut self, function: &str, card: Option<u32>) -> Answer<()> {
         if self.scenario.lacks.iter().any(|lacking| lacking == function) {
@@ -251,6 +284,7 @@ impl World {
             }
         }
         self.control_text = text;
+        orders::carry_out(self);
     }
 
     fn patched(&self, control: &Control) -> Result<Vec<Arc<Card>>, String> {
@@ -325,8 +359,44 @@ fn complain(why: &str) -> u32 {
     DRIVER_NOT_LOADED
 }
 
-fn handle(card: u32) -> Handle {
+pub(crate) fn handle(card: u32) -> Handle {
     FIRST_CARD + usize::try_from(card).expect("a pointer has at least 32 bits")
+}
+
+pub(crate) fn gpu_instance(card: u32, id: u32) -> Handle {
+    FIRST_INSTANCE + packed(card, id, 0)
+}
+
+pub(crate) fn compute_instance(card: u32, gpu: u32, id: u32) -> Handle {
+    FIRST_COMPUTE + packed(card, gpu, id)
+}
+
+pub(crate) fn mig_device(card: u32, gpu: u32, compute: u32) -> Handle {
+    FIRST_MIG + packed(card, gpu, compute)
+}
+
+pub(crate) fn gpu_instance_of(handle: Handle) -> Answer<(u32, u32)> {
+    let (card, id, _) = unpacked(handle, FIRST_INSTANCE).ok_or(INVALID_ARGUMENT)?;
+    Ok((card, id))
+}
+
+pub(crate) fn compute_instance_of(handle: Handle) -> Answer<(u32, u32, u32)> {
+    unpacked(handle, FIRST_COMPUTE).ok_or(INVALID_ARGUMENT)
+}
+
+pub(crate) fn mig_device_of(handle: Handle) -> Option<(u32, u32, u32)> {
+    unpacked(handle, FIRST_MIG)
+}
+
+/// Card, GPU instance and compute instance as one number.
+fn packed(card: u32, gpu: u32, compute: u32) -> usize {
+    let number = card << 16 | (gpu & 0xff) << 8 | (compute & 0xff);
+    usize::try_from(number).expect("a pointer has at least 32 bits")
+}
+
+fn unpacked(handle: Handle, first: Handle) -> Option<(u32, u32, u32)> {
+    let number = u32::try_from(handle.checked_sub(first)?).ok().filter(|n| *n < 1 << 28)?;
+    Some((number >> 16, number >> 8 & 0xff, number & 0xff))
 }
 
 fn lock() -> MutexGuard<'static, Option<World>> {

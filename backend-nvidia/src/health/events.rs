@@ -166,7 +166,16 @@ impl NvidiaBackend {
             return Event::now(Subject::Vendor, Meaning::Suspect, cause);
         };
         let (meaning, cause) = self.meaning(index, raw);
-        Event::now(subject(self.cards.name(index)), meaning, cause + &instances(raw))
+        let card = self.cards.name(index);
+        // What asks for a reset is about the whole card, whoever was on it.
+        let part = match (&card, raw.gpu_instance) {
+            (Some(card), Some(gpu)) if meaning < Meaning::Resetting => {
+                self.part_of_instance(card, gpu)
+            }
+            _ => None,
+        };
+        let subject = part.map_or_else(|| subject(card), Subject::Part);
+        Event::now(subject, meaning, cause + &instances(raw))
     }
 
     fn meaning(&self, index: u32, raw: &RawEvent) -> (Meaning, String) {

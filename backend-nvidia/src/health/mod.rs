@@ -6,7 +6,7 @@ mod xid;
 use std::time::Duration;
 
 use vgpu_core::health::{Event, Health, Meaning, Subject, Usage};
-use vgpu_core::{Bytes, DeviceId, Error, ErrorKind, Result};
+use vgpu_core::{Bytes, DeviceId, Error, ErrorKind, Holders, PartitionId, Result, Scheme};
 
 use crate::api::{FIELD_RECOVERY_ACTION, NvmlApi, NvmlFailure, TemperatureLimit};
 use crate::backend::NvidiaBackend;
@@ -38,8 +38,11 @@ impl Health for NvidiaBackend {
         match subject {
             Subject::Device(device) => self.card_usage(device),
             Subject::Part(part) => {
-                self.cards.index(&part.device())?;
-                Err(partition::no_part(part))
+                let index = self.cards.index(&part.device())?;
+                match part.scheme() {
+                    scheme if scheme == Scheme::MIG => self.mig_usage(part, index),
+                    _ => Err(partition::no_part(part)),
+                }
             }
             Subject::Cgroup(device, cgroup) => self.cgroup_usage(device, cgroup),
             // NVML counts nothing of its own.
@@ -63,6 +66,24 @@ impl NvidiaBackend {
             busy_ppm: None,
             processes: processes.and_then(|list| u32::try_from(list.len()).ok()),
         })
+    }
+}
+
+impl NvidiaBackend {
+    fn mig_usage(&self, part: &PartitionId, index: u32) -> Result<Usage> {
+        let found = self.mig_part(part, index)?;
+        let limit = found.part.size.memory;
+        let memory = match found.nth {
+            Some(nth) => given(self.api().mig_device_memory(index, nth))?,
+            None => None,
+        };
+        // More than there is would be a misreading.
+        let used = memory.map(|m| Bytes(m.used)).filter(|used| limit.is_some_and(|l| *used <= l));
+        let processes = match found.part.holders {
+            Holders::Processes(n) => Some(n),
+            Holders::Unknown => None,
+        };
+        Ok(Usage { memory: used, limit, busy_ppm: None, processes })
     }
 }
 

@@ -1,8 +1,10 @@
 //! What a container needs to compute on its cards, and on no other.
 //!
 //! Whole cards and turns are shown by edits; a share of memory is limited on the living container,
-//! where the driver can (`limits`). A turn shows less than a whole card: no `nvidia-uvm-tools` (it reads other processes of one user), no
-//! `nvidia-modeset`, no display nodes, no daemons' programs.
+//! where the driver can (`limits`). A turn shows less than a whole card: no `nvidia-uvm-tools` (it
+//! reads other processes of one user), no `nvidia-modeset`, no display nodes, no daemons' programs.
+//! A MIG instance shows as little, and its own two capability nodes: without them the card's node
+//! gives no compute.
 //!
 //! # A stand-in for the library
 //! A library that was named, on a host where the kernel has no NVIDIA driver and there is no driver
@@ -18,7 +20,9 @@ use std::path::Path;
 use vgpu_core::edits::{ContainerEdits, Hook, HookAction, HookStage};
 use vgpu_core::isolation::Isolation;
 use vgpu_core::order::{Grant, Target};
-use vgpu_core::{Confinement, Container, DeviceId, Error, ErrorKind, Result, Scheme};
+use vgpu_core::{
+    Confinement, Container, DeviceId, Error, ErrorKind, PartitionId, PartitionState, Result, Scheme,
+};
 
 use crate::api::NvmlFailure;
 use crate::backend::NvidiaBackend;
@@ -26,6 +30,12 @@ use crate::convert;
 use crate::isolation::driver::Libraries;
 use crate::isolation::nodes::Nodes;
 use crate::partition;
+
+/// The card that a grant is on, and which GPU and compute instance of it.
+struct Granted {
+    index: u32,
+    mig: Option<(u32, u32)>,
+}
 
 impl Isolation for NvidiaBackend {
     fn edits(&self, targets: &[Target]) -> Result<ContainerEdits> {
@@ -47,7 +57,7 @@ impl NvidiaBackend {
         if targets.is_empty() {
             return Ok(ContainerEdits::default());
         }
-        let cards: Vec<u32> =
+        let granted: Vec<Granted> =
             targets.iter().map(|target| self.granted(&target.grant)).collect::<Result<_>>()?;
         let version = self.api().driver_version().map_err(|failure| convert::error(&failure))?;
         let libraries = Libraries::find(&self.tree, &version);
@@ -61,8 +71,8 @@ impl NvidiaBackend {
         let mut edits = common(&nodes, libraries, exclusive, stand_in)?;
         edits.mounts.extend(driver::programs(&self.tree, exclusive));
         edits.mounts.extend(driver::sockets(&self.tree, exclusive));
-        for (target, index) in targets.iter().zip(cards) {
-            if self.memory_limit(&target.grant, index)?.is_some() {
+        for (target, granted) in targets.iter().zip(granted) {
+            if self.memory_limit(&target.grant, granted.index)?.is_some() {
                 let hook = Hook {
                     stage: HookStage::CreateRuntime,
                     action: HookAction::Confine(target.claim.clone()),
@@ -70,17 +80,17 @@ impl NvidiaBackend {
                 edits = edits.merge(ContainerEdits { hooks: vec![hook], ..Default::default() })?;
             }
             let whole = matches!(target.grant, Grant::Whole(_));
-            edits = edits.merge(self.card(&nodes, index, whole, stand_in)?)?;
+            edits = edits.merge(self.card(&nodes, granted, whole, stand_in)?)?;
         }
         Ok(edits)
     }
 
-    /// The number of the card that a grant is on, if this backend could have given it.
-    fn granted(&self, grant: &Grant) -> Result<u32> {
+    /// What a grant is on, if this backend could have given it.
+    fn granted(&self, grant: &Grant) -> Result<Granted> {
         let device = grant.device();
         let index = self.cards.index(&device)?;
         match grant {
-            Grant::Part(part) => return Err(partition::no_part(part)),
+            Grant::Part(part) => return self.granted_part(part, index),
             Grant::Shared { scheme, .. } if *scheme != Scheme::TIME_SLICE => {
                 return Err(partition::unserved(&device, scheme));
             }
@@ -94,23 +104,42 @@ impl NvidiaBackend {
         }
         match self.api().mig_mode(index) {
             Ok(mig) if mig.current => Err(in_mig_mode(&device)),
-            Ok(_) => Ok(index),
-            Err(failure) if failure.is_unsupported() => Ok(index),
+            Ok(_) => Ok(Granted { index, mig: None }),
+            Err(failure) if failure.is_unsupported() => Ok(Granted { index, mig: None }),
             Err(failure) => Err(of_card(&failure, &device)),
+        }
+    }
+
+    fn granted_part(&self, part: &PartitionId, index: u32) -> Result<Granted> {
+        if part.scheme() != Scheme::MIG {
+            return Err(partition::no_part(part));
+        }
+        let found = self.mig_part(part, index)?;
+        match (found.part.state, found.compute_instances.first()) {
+            (PartitionState::Complete, Some(compute)) => {
+                Ok(Granted { index, mig: Some((found.gpu_instance, *compute)) })
+            }
+            // It is there, and is nothing that could be given.
+            _ => Err(partition::no_part(part)),
         }
     }
 
     fn card(
         &self,
         nodes: &Nodes<'_>,
-        index: u32,
+        granted: Granted,
         whole: bool,
         stand_in: bool,
     ) -> Result<ContainerEdits> {
         let error = |failure| convert::error(&failure);
+        let Granted { index, mig } = granted;
         let minor = self.api().minor_number(index).map_err(error)?;
         let mut edits = ContainerEdits::default();
         edits.nodes.push(nodes.card(minor, stand_in)?);
+        if let Some((gpu, compute)) = mig {
+            edits.nodes.push(nodes.capability(minor, gpu, None, stand_in)?);
+            edits.nodes.push(nodes.capability(minor, gpu, Some(compute), stand_in)?);
+        }
         if whole {
             let address = match self.api().pci_info(index) {
                 Ok(pci) => Some(pci.address),

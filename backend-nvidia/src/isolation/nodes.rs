@@ -47,6 +47,44 @@ impl<'t> Nodes<'t> {
         self.tree.dri_nodes(address).into_iter().map(numbered).collect()
     }
 
+    /// The node through which a GPU instance, or a compute instance in it, may be used.
+    pub(crate) fn capability(
+        &self,
+        card: u32,
+        gpu: u32,
+        compute: Option<u32>,
+        stand_in: bool,
+    ) -> Result<DeviceNode> {
+        let named = HostTree::capability_name(card, gpu, compute);
+        let minor = match self.tree.capability_minor(card, gpu, compute) {
+            Some(minor) => minor,
+            None if stand_in => stand_in_minor(card, gpu, compute),
+            None => {
+                return Err(Error::new(
+                    ErrorKind::Io,
+                    format!(
+                        "the host tells no number for {named}; /proc/driver/nvidia/capabilities has \
+                         it where the driver made the instance"
+                    ),
+                )
+                .with("read below", super::shown(&self.tree.read_at(Path::new("/proc")))));
+            }
+        };
+        let path = format!("/dev/nvidia-caps/nvidia-cap{minor}");
+        let major = self.majors.get("nvidia-caps").copied();
+        let number = major.map(|major| (major, minor));
+        match number.or_else(|| self.tree.number_at(Path::new(&path))) {
+            None if !stand_in => Err(Error::new(
+                ErrorKind::Io,
+                format!(
+                    "the host has no {path} and /proc/devices no nvidia-caps; load the module on the \
+                     host, `nvidia-modprobe -f {named}`"
+                ),
+            )),
+            number => Ok(DeviceNode { number, ..DeviceNode::at(path) }),
+        }
+    }
+
     fn needed(&self, node: &Known<'_>, stand_in: bool) -> Result<DeviceNode> {
         if let Some(found) = self.found(node) {
             return Ok(found);
@@ -114,3 +152,9 @@ const UVM: Known<'static> = Known {
 };
 
 const UVM_TOOLS: Known<'static> = Known { path: "/dev/nvidia-uvm-tools", minor: 1, ..UVM };
+
+/// As the driver lays its table out: 3 for the first GPU instance, 9 for each, 15 to a card.
+fn stand_in_minor(card: u32, gpu: u32, compute: Option<u32>) -> u32 {
+    let first = card.saturating_mul(15).saturating_add(gpu).saturating_mul(9).saturating_add(3);
+    first.saturating_add(compute.map_or(0, |compute| compute.saturating_add(1)))
+}

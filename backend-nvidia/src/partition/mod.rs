@@ -1,6 +1,7 @@
 //! Making and unmaking driver objects: here by scheme to the file that knows it.
 
-mod mig;
+pub(crate) mod mig;
+pub(crate) mod profiles;
 
 use vgpu_core::partition::Partitioner;
 use vgpu_core::{
@@ -12,43 +13,57 @@ use crate::backend::NvidiaBackend;
 
 impl Partitioner for NvidiaBackend {
     fn partitions(&self, device: &DeviceId) -> Result<Vec<Partition>> {
-        self.cards.index(device)?;
-        Ok(Vec::new())
+        let index = self.cards.index(device)?;
+        let mig = self.mig_parts(device, index)?;
+        Ok(mig.into_iter().map(|found| found.part).collect())
     }
 
     fn set_mode(&self, order: &ModeOrder) -> Result<ModeChange> {
         let device = &order.device;
         let index = self.cards.index(device)?;
-        if let Some(other) = order.scheme.as_ref().filter(|scheme| !is_default_mode(scheme)) {
-            return Err(unserved(device, other));
-        }
+        let to_mig = match &order.scheme {
+            Some(scheme) if *scheme == Scheme::MIG => true,
+            Some(other) if !is_default_mode(other) => return Err(unserved(device, other)),
+            _ => false,
+        };
         if order.affected != [device.clone()] {
             return Err(Error::new(
                 ErrorKind::Invalid,
                 format!("the order affects {:?}, and the mode is {device}'s alone", order.affected),
             ));
         }
-        self.leave_mig(device, index)
+        self.switch_mig(device, index, to_mig)
     }
 
     fn create(&self, order: &CreateOrder) -> Result<Partition> {
-        self.cards.index(order.device())?;
-        Err(unserved(order.device(), order.scheme()))
+        let index = self.cards.index(order.device())?;
+        match order.scheme() {
+            scheme if *scheme == Scheme::MIG => self.create_mig(order, index),
+            other => Err(unserved(order.device(), other)),
+        }
     }
 
     fn resize(&self, partition: &PartitionId, _size: &Size) -> Result<Partition> {
-        self.cards.index(&partition.device())?;
-        Err(no_part(partition))
+        let index = self.cards.index(&partition.device())?;
+        if partition.scheme() != Scheme::MIG {
+            return Err(no_part(partition));
+        }
+        self.mig_part(partition, index)?;
+        let why = format!("{partition} keeps its size; make another part, and destroy this one");
+        Err(Error::new(ErrorKind::Unsupported, why))
     }
 
     fn destroy(&self, partition: &PartitionId) -> Result<()> {
-        self.cards.index(&partition.device())?;
-        Err(no_part(partition))
+        let index = self.cards.index(&partition.device())?;
+        match partition.scheme() {
+            scheme if scheme == Scheme::MIG => self.destroy_mig(partition, index),
+            _ => Err(no_part(partition)),
+        }
     }
 
-    fn sweep(&self, device: &DeviceId, _keep: &[PartitionId]) -> Result<Vec<Swept>> {
-        self.cards.index(device)?;
-        Ok(Vec::new())
+    fn sweep(&self, device: &DeviceId, keep: &[PartitionId]) -> Result<Vec<Swept>> {
+        let index = self.cards.index(device)?;
+        self.sweep_mig(device, index, keep)
     }
 }
 
@@ -61,11 +76,7 @@ pub(crate) fn no_part(partition: &PartitionId) -> Error {
 pub(crate) fn unserved(device: &DeviceId, scheme: &Scheme) -> Error {
     Error::new(
         ErrorKind::Unsupported,
-        format!(
-            "{device} cannot be split by {scheme}; it has {} and {}",
-            Scheme::WHOLE,
-            Scheme::TIME_SLICE
-        ),
+        format!("{device} cannot be split by {scheme}; `vgpu devices` shows how it can"),
     )
 }
 
