@@ -133,6 +133,7 @@ fn an_old_library_lacks_symbols() {
         probe.loaded["missing"],
         json!([
             "nvmlDeviceGetComputeRunningProcesses_v3",
+            "nvmlDeviceGetGpuInstanceProfileInfoV",
             "nvmlDeviceGetMemoryAffinity",
             "nvmlDeviceGetMemoryInfo_v2",
             "nvmlDeviceGetMemoryLimits_v1",

@@ -100,7 +100,7 @@ unsafe extern "C" fn nvmlDeviceSetMigMode(device: Handle, on: u32, status: *mut 
         if on > 1 {
             return Err(INVALID_ARGUMENT);
         }
-        let activation = call.mig(|state, card| state.set_mode(call.index, card, on == 1))?;
+        let activation = call.mig(|state, card| state.set_mode(call.index, card, on))?;
         // SAFETY: `status` is null or writable.
         unsafe { put(status, activation) }
     })
@@ -116,9 +116,9 @@ unsafe extern "C" fn nvmlDeviceGetMigMode(
         let call = begin("nvmlDeviceGetMigMode", device, Who::Anybody)?;
         let mode = call.mig(|state, card| state.mode(call.index, card))?;
         // SAFETY: `current` is null or writable.
-        unsafe { put(current, u32::from(mode.current)) }?;
+        unsafe { put(current, mode.current) }?;
         // SAFETY: `pending` is null or writable.
-        unsafe { put(pending, u32::from(mode.pending)) }
+        unsafe { put(pending, mode.pending) }
     })
 }
 
@@ -195,7 +195,7 @@ unsafe extern "C" fn nvmlDeviceGetGpuInstances(
     answer(|| {
         let call = begin("nvmlDeviceGetGpuInstances", device, Who::Root)?;
         let ids: Vec<u32> = call.mig(|state, card| {
-            if !state.mode(call.index, card)?.current {
+            if state.mode(call.index, card)?.current != 1 {
                 return Err(NOT_SUPPORTED);
             }
             let own = state.instances(call.index).iter().filter(|i| i.profile_id == profile_id);

@@ -32,8 +32,9 @@ pub(crate) struct CardMig {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Mode {
-    pub(crate) current: bool,
-    pub(crate) pending: bool,
+    /// 1 is on; a scenario may say what cannot be.
+    pub(crate) current: u32,
+    pub(crate) pending: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,12 +60,12 @@ pub(crate) const COMPUTE_SLICES: [u32; 9] = [1, 2, 3, 4, 7, 8, 6, 1, 2];
 impl MigState {
     pub(crate) fn mode(&self, index: u32, card: &Card) -> Answer<Mode> {
         let Mig { current, pending } = card.mig.ok_or(NOT_SUPPORTED)?;
-        let first = Mode { current: current == 1, pending: pending == 1 };
+        let first = Mode { current, pending };
         Ok(self.card(index).and_then(|card| card.mode).unwrap_or(first))
     }
 
     /// Answers with the activation status.
-    pub(crate) fn set_mode(&mut self, index: u32, card: &Card, on: bool) -> Answer<u32> {
+    pub(crate) fn set_mode(&mut self, index: u32, card: &Card, on: u32) -> Answer<u32> {
         let mode = self.mode(index, card)?;
         let occupied = !self.instances(index).is_empty() || !card.processes.is_empty();
         let (current, status) = match mode.current == on {
@@ -84,7 +85,7 @@ impl MigState {
         profile: &Profile,
         (start, size): (u32, u32),
     ) -> Answer<u32> {
-        if !self.mode(index, card)?.current {
+        if self.mode(index, card)?.current != 1 {
             return Err(NOT_SUPPORTED);
         }
         if !profile.places.contains(&(start, size)) {

@@ -49,13 +49,19 @@ const SINCE_510: &[&str] = &[
     "nvmlDeviceGetNumGpuCores",
 ];
 
+/// Functions that driver 615 brought.
+const SINCE_615: &[&str] = &["nvmlDeviceGetMemoryLimits_v1", "nvmlDeviceSetMemoryLimits_v1"];
+
 pub(crate) fn find(name: &str) -> Option<Scenario> {
     let machine = match name {
         "a100-mig" => Scenario { cards: in_mig_mode(a100s(2)), ..empty() },
         "a100x4" => Scenario { cards: a100s(4), ..empty() },
         "ampere-events" => ampere_events(),
         "driver-470" => driver_470(),
-        "driver-535" => driver("535.183.06", 12_020, vec![a100(0), h100(1), l40s(2), t4(3)]),
+        "driver-535" => {
+            let a100 = in_mig_mode(vec![a100(0)]).remove(0);
+            driver("535.183.06", 12_020, vec![a100, h100(1), l40s(2), t4(3)])
+        }
         "driver-550" => driver("550.144.03", 12_040, vec![h100(0), h200(1), l40s(2), t4(3)]),
         "driver-580" => driver("580.95.05", 13_000, vec![h200(0), b200(1), h100(2), t4(3)]),
         "driver-615" => driver("615.32.01", 13_030, vec![h200(0), b200(1), l40s(2)]),
@@ -162,14 +168,17 @@ fn driver(version: &str, cuda_version: i32, mut cards: Vec<Card>) -> Scenario {
             card.supported_events &= !0xc000;
         }
     }
-    Scenario { driver_version: version.to_owned(), cuda_version, cards, ..empty() }
+    let hidden = SINCE_615.iter().filter(|_| major < 615).map(|name| (*name).to_owned()).collect();
+    Scenario { driver_version: version.to_owned(), cuda_version, cards, hidden, ..empty() }
 }
 
 /// The symbols that came after are not there at all.
 fn driver_470() -> Scenario {
-    let hidden = SINCE_510.iter().map(|name| (*name).to_owned()).collect();
-    let cards = vec![a100(0), a100(1), t4(2)];
-    Scenario { hidden, ..driver("470.256.02", 11_040, cards) }
+    let mut cards = in_mig_mode(vec![a100(0)]);
+    cards.extend([a100(1), t4(2)]);
+    let mut scenario = driver("470.256.02", 11_040, cards);
+    scenario.hidden.extend(SINCE_510.iter().map(|name| (*name).to_owned()));
+    scenario
 }
 
 fn h100s(count: u32) -> Vec<Card> {

@@ -125,13 +125,13 @@ impl NvidiaBackend {
         let asked = MemorySlices { start: slots.start, size: slots.len };
         let instance = self.api().create_gpu_instance(index, row.id, asked).map_err(told)?;
         let made = self.completed(device, index, row, &instance, asked);
-        let made = made.or_else(|failure| {
+        let made = made.map_err(|failure| {
             let error = told(failure);
-            Err(match self.api().destroy_gpu_instance(index, instance.id) {
+            match self.api().destroy_gpu_instance(index, instance.id) {
                 Ok(()) => error,
                 // What is left is a half, which `sweep` finds; the caller learns of both.
                 Err(failure) => error.caused_by(told(failure)),
-            })
+            }
         })?;
         self.cards.remember_part(device, instance.id, &made.part.id);
         Ok(made.part)

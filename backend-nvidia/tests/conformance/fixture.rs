@@ -12,7 +12,7 @@ use vgpu_backend_nvidia::NvidiaFactory;
 use vgpu_conformance::{During, FaultPlan, Fixture, Permission, Support};
 use vgpu_core::{
     Backend, BackendFactory, Container, CreateOrder, DeviceId, Error, ErrorKind, Host, Meaning,
-    PartitionId, Probe, Result, Subject,
+    PartitionId, Placement, Probe, Result, Shape, Subject,
 };
 
 use crate::built::built;
@@ -25,8 +25,6 @@ pub(crate) struct FakeNvml {
     host: Host,
     /// Has no driver at all.
     empty: TempDir,
-    #[expect(dead_code, reason = "the host's files are there as long as it is")]
-    root: TempDir,
     control: Control,
 }
 
@@ -35,21 +33,26 @@ pub(crate) fn control_of(folder: &Path) -> PathBuf {
     folder.join("control.yaml")
 }
 
+/// Where the host's files of such a scenario are.
+pub(crate) fn root_of(folder: &Path) -> PathBuf {
+    folder.join("host")
+}
+
 impl FakeNvml {
     pub(crate) fn here(library: &str) -> Result<Self> {
         let scenario = std::env::var_os("FAKE_NVML").map(PathBuf::from).unwrap_or_default();
         let text = fs::read_to_string(&scenario).map_err(|e| Error::io("read", &scenario, &e))?;
         let preset = text.lines().next().and_then(|line| line.strip_prefix("preset: "));
         let folder = scenario.parent().unwrap_or(Path::new(""));
-        let root = prepared_root().map_err(|e| Error::io("prepare", Path::new("root"), &e))?;
+        let root = root_of(folder);
+        prepare(&root, preset).map_err(|e| Error::io("prepare", &root, &e))?;
         let empty =
             tempfile::tempdir().map_err(|e| Error::io("make", &std::env::temp_dir(), &e))?;
         let mut fixture = Self {
             name: format!("{}-{}", preset.unwrap_or("machine"), library.trim_end_matches(".so")),
             factory: Arc::new(NvidiaFactory::default()),
-            host: Host { root: root.path().to_owned(), library: Some(built(library)) },
+            host: Host { root, library: Some(built(library)) },
             empty,
-            root,
             control: Control { file: control_of(folder), ..Control::default() },
         };
         let backend = fixture.open()?;
@@ -93,35 +96,36 @@ impl Fixture for FakeNvml {
 
     fn reset(&self) -> Result<Support> {
         *self.control.state() = State::default();
-        self.control.write()?;
-        Ok(Support::Played)
+        self.control.order(json!({ "do": "fresh" }))
     }
 }
 
 /// The container's cgroup, under version 2.
 const CGROUP: &str = "/sys/fs/cgroup/container";
 
-/// A host with an installed driver of every preset's version.
-fn prepared_root() -> std::io::Result<TempDir> {
-    let root = tempfile::tempdir()?;
-    let library = root.path().join("usr/lib/x86_64-linux-gnu");
-    fs::create_dir_all(&library)?;
-    for version in ["570.124.06", "615.36.01"] {
-        for name in ["libcuda", "libnvidia-ml", "libnvidia-ptxjitcompiler"] {
-            fs::write(library.join(format!("{name}.so.{version}")), "")?;
-        }
-    }
-    let container = root.path().join(&CGROUP[1..]);
+/// A host with an installed driver of the preset's version.
+fn prepare(root: &Path, preset: Option<&str>) -> std::io::Result<()> {
+    let version = match preset {
+        Some("driver-470") => "470.256.02",
+        Some("driver-615") => "615.32.01",
+        _ => "570.124.06",
+    };
+    let container = root.join(&CGROUP[1..]);
     fs::create_dir_all(&container)?;
     for cgroup in container.ancestors().take(2) {
         for file in ["cgroup.procs", "cgroup.controllers"] {
             fs::write(cgroup.join(file), "")?;
         }
     }
-    fs::create_dir_all(root.path().join("proc"))?;
-    let devices = "Character devices:\n195 nvidia\n195 nvidia-modeset\n511 nvidia-uvm\n";
-    fs::write(root.path().join("proc/devices"), devices)?;
-    Ok(root)
+    let library = root.join("usr/lib/x86_64-linux-gnu");
+    fs::create_dir_all(&library)?;
+    for name in ["libcuda", "libnvidia-ml", "libnvidia-ptxjitcompiler"] {
+        fs::write(library.join(format!("{name}.so.{version}")), "")?;
+    }
+    fs::create_dir_all(root.join("proc"))?;
+    let devices =
+        "Character devices:\n195 nvidia\n195 nvidia-modeset\n236 nvidia-caps\n511 nvidia-uvm\n";
+    fs::write(root.join("proc/devices"), devices)
 }
 
 /// What the control file says, written anew with each fault.
@@ -140,6 +144,8 @@ struct State {
     fail: Vec<Value>,
     latency_ms: BTreeMap<String, u64>,
     events: Vec<Value>,
+    /// What another tool, a mishap or the machine does; each is done once.
+    orders: Vec<Value>,
 }
 
 impl Control {
@@ -169,6 +175,24 @@ impl Control {
         Ok(Support::Played)
     }
 
+    /// Has something happen, once.
+    fn order(&self, mut order: Value) -> Result<Support> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        order["id"] = json!(format!("order-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
+        self.state().orders.push(order);
+        self.write()?;
+        Ok(Support::Played)
+    }
+
+    /// These calls fail on a card.
+    fn fail_all(&self, device: &DeviceId, calls: &[&str], code: u32) -> Result<Support> {
+        let card = self.index(device)?;
+        let fail = |call| json!({ "function": call, "card": card, "code": code });
+        self.state().fail.extend(calls.iter().map(fail));
+        self.write()?;
+        Ok(Support::Played)
+    }
+
     /// JSON is YAML. Renamed into place, since the fake reads at any moment.
     fn write(&self) -> Result<()> {
         let text = {
@@ -178,6 +202,7 @@ impl Control {
                 "fail": state.fail,
                 "latency_ms": state.latency_ms,
                 "events": state.events,
+                "orders": state.orders,
             })
             .to_string()
         };
@@ -195,15 +220,29 @@ impl FaultPlan for Control {
         nth: u32,
         kind: ErrorKind,
     ) -> Result<Support> {
-        // The calls of `usage`, in order.
-        const CALLS: &[&str] = &[
+        // The calls of each, in order.
+        const USAGE: &[&str] = &[
             "nvmlDeviceGetUUID",
             "nvmlDeviceGetMemoryInfo_v2",
             "nvmlDeviceGetComputeRunningProcesses_v3",
         ];
-        let call = nth.checked_sub(1).and_then(|at| CALLS.get(at as usize));
-        let (During::Usage, Some(call)) = (during, call) else {
-            return Ok(Support::Declined("only the three calls of usage can fail".into()));
+        const CREATE: &[&str] = &[
+            "nvmlDeviceCreateGpuInstanceWithPlacement",
+            "nvmlGpuInstanceGetInfo",
+            "nvmlGpuInstanceGetComputeInstanceProfileInfo",
+            "nvmlGpuInstanceCreateComputeInstance",
+            "nvmlComputeInstanceGetInfo_v2",
+            "nvmlDeviceGetMigDeviceHandleByIndex",
+        ];
+        let calls = match during {
+            During::Create => CREATE,
+            During::Usage => USAGE,
+        };
+        let call = match nth.checked_sub(1).and_then(|at| calls.get(at as usize)) {
+            Some(call) => call,
+            // Beyond its last call a create just succeeds.
+            None if during == During::Create => return Ok(Support::Played),
+            None => return Ok(Support::Declined("usage makes three calls".into())),
         };
         let code = match kind {
             ErrorKind::Busy => 19,
@@ -213,14 +252,22 @@ impl FaultPlan for Control {
             ErrorKind::Vendor => 999,
             other => return Ok(Support::Declined(format!("no code of NVML is {other}"))),
         };
-        let card = self.index(device)?;
-        self.state().fail.push(json!({ "function": call, "card": card, "code": code }));
-        self.write()?;
-        Ok(Support::Played)
+        self.fail_all(device, &[call], code)
     }
 
-    fn interrupt(&self, _device: &DeviceId, _after: u32) -> Result<Support> {
-        Ok(Support::Declined("nothing is created".into()))
+    /// The call after the last one fails, and so does whatever would undo.
+    fn interrupt(&self, device: &DeviceId, after: u32) -> Result<Support> {
+        let calls: &[&str] = match after {
+            0 => &["nvmlDeviceCreateGpuInstanceWithPlacement"],
+            1 => &["nvmlGpuInstanceCreateComputeInstance", "nvmlGpuInstanceDestroy"],
+            2 => &[
+                "nvmlComputeInstanceGetInfo_v2",
+                "nvmlComputeInstanceDestroy",
+                "nvmlGpuInstanceDestroy",
+            ],
+            _ => &[],
+        };
+        self.fail_all(device, calls, 999)
     }
 
     fn hang(&self, device: &DeviceId) -> Result<Support> {
@@ -264,20 +311,32 @@ impl FaultPlan for Control {
     }
 
     fn hold(&self, subject: &Subject, processes: u32) -> Result<Support> {
-        let Subject::Device(device) = subject else {
-            return Ok(Support::Declined("only cards are held".into()));
+        let (device, slice) = match subject {
+            Subject::Device(device) => (device.clone(), None),
+            Subject::Part(part) => (part.device(), Some(place(part).1)),
+            _ => return Ok(Support::Declined("only cards and parts are held".into())),
         };
-        let held: Vec<Value> =
-            (0..processes).map(|n| json!({ "pid": 4000 + n, "used_mib": 1 })).collect();
-        self.patch(device, "processes", (processes > 0).then(|| json!(held)))
+        let held: Vec<Value> = (0..processes)
+            .map(|n| json!({ "pid": 4000 + n, "used_mib": 1, "slice": slice }))
+            .collect();
+        self.patch(&device, "processes", (processes > 0).then(|| json!(held)))
     }
 
-    fn foreign(&self, _order: &CreateOrder) -> Result<Option<PartitionId>> {
-        Ok(None)
+    fn foreign(&self, order: &CreateOrder) -> Result<Option<PartitionId>> {
+        let (Shape::Profile(profile), Placement::Slots(slots)) = (order.shape(), order.placement())
+        else {
+            return Ok(None);
+        };
+        let card = self.index(order.device())?;
+        let make = json!({ "do": "make", "card": card, "profile": profile, "slice": slots.start });
+        let _played = self.order(make)?;
+        let local = format!("{profile}-{}", slots.start);
+        PartitionId::of(order.device(), order.scheme(), local).map(Some)
     }
 
-    fn vanish(&self, _part: &PartitionId) -> Result<Support> {
-        Ok(Support::Declined("there are no parts".into()))
+    fn vanish(&self, part: &PartitionId) -> Result<Support> {
+        let card = self.index(&part.device())?;
+        self.order(json!({ "do": "vanish", "card": card, "slice": place(part).1 }))
     }
 
     fn event(&self, device: &DeviceId, meaning: Meaning) -> Result<Support> {
@@ -317,6 +376,12 @@ impl FaultPlan for Control {
     }
 
     fn reboot(&self) -> Result<Support> {
-        Ok(Support::Declined("nothing that a reboot takes is on the cards".into()))
+        self.order(json!({ "do": "reboot" }))
     }
+}
+
+/// Profile and first slice of a part, as its id has them.
+fn place(part: &PartitionId) -> (&str, u32) {
+    let (profile, slice) = part.local().rsplit_once('-').unwrap_or((part.local(), "0"));
+    (profile, slice.parse().unwrap_or(u32::MAX))
 }

@@ -15,12 +15,15 @@ use crate::fixture::FakeNvml;
 /// Presets of the fake, the library that plays them, and what is changed about them.
 const MACHINES: &[(&str, &str, &str)] = &[
     ("h200x8", "libfake_nvml.so", ""),
+    ("h100-mig", "libfake_nvml.so", ""),
+    ("a100-mig", "libfake_nvml.so", ""),
+    ("driver-470", "libfake_nvml.so", ""),
     ("a100x4", "libfake_nvml.so", ""),
     ("a100x4", "libfake_nvml_old.so", ""),
     ("mixed-models", "libfake_nvml.so", ""),
     ("t4x1", "libfake_nvml.so", ""),
     // Memory limits of cgroups.
-    ("h200x2", "libfake_nvml.so", "driver_version: 615.36.01"),
+    ("driver-615", "libfake_nvml.so", ""),
 ];
 
 fn main() -> ExitCode {
@@ -42,7 +45,12 @@ fn on_every_machine() -> ExitCode {
         let folder = tempfile::tempdir().expect("a folder for the scenario");
         let scenario = folder.path().join("scenario.yaml");
         let control = fixture::control_of(folder.path());
-        let text = format!("preset: {preset}\n{changed}\ncontrol: {}\n", control.display());
+        let root = fixture::root_of(folder.path());
+        let text = format!(
+            "preset: {preset}\n{changed}\ncontrol: {}\nhost_root: {}\n",
+            control.display(),
+            root.display()
+        );
         std::fs::write(&scenario, text).expect("the scenario is written");
         eprintln!("\nmachine {preset} behind {library} {changed}");
         if !passes(library, &scenario) {

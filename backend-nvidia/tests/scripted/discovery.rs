@@ -125,7 +125,7 @@ fn a_card_in_mig_mode_is_not_offered_whole() {
     assert!(scan.devices[0].schemes.iter().all(|s| s.mode.active));
     for scheme in &scan.devices[1].schemes {
         assert!(!scheme.mode.active, "{}", scheme.scheme);
-        assert_eq!((scheme.mode.enter, &*scheme.mode.affects), (Change::DeviceReset, &[id(1)][..]));
+        assert_eq!((scheme.mode.enter, &*scheme.mode.affects), (Change::IdleDevice, &[id(1)][..]));
     }
     // One that cannot say whether it is must not be offered either.
     nvml.fail("nvmlDeviceGetMigMode", Some(0), 999);

@@ -4,6 +4,7 @@ mod discovery;
 mod edits;
 mod events;
 mod health;
+mod mig;
 mod nvml;
 mod parts;
 

@@ -145,7 +145,7 @@ impl Scripted {
         }
     }
 
-    fn of<T>(
+    pub(crate) fn of<T>(
         &self,
         call: &'static str,
         index: u32,

@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use vgpu_backend_nvidia::MigMode;
+use vgpu_backend_nvidia::{ComputeProcess, MigMode};
 use vgpu_core::{
     ErrorKind, Health, Isolation, Meaning, ModeChange, ModeOrder, PartitionId, Partitioner, Scheme,
     Size, Subject,
@@ -53,9 +53,16 @@ fn the_only_mode_is_the_one_that_the_card_is_in() {
     nvml.state().cards[0].mig = Some(MigMode { current: true, pending: false });
     assert_eq!(backend.set_mode(&order(None, &[0])), Ok(ModeChange::AfterReset));
     nvml.state().cards[0].mig = Some(MigMode { current: true, pending: true });
-    let error = backend.set_mode(&order(None, &[0])).unwrap_err();
-    assert_eq!(error.kind, ErrorKind::Unsupported);
-    assert!(error.message.contains("-mig 0"), "{error}");
+    assert_eq!(backend.set_mode(&order(None, &[0])), Ok(ModeChange::AfterReset));
+    let pending = Some(MigMode { current: true, pending: false });
+    assert_eq!(nvml.state().cards[0].mig, pending, "it was asked for, and we reset nothing");
+    nvml.state().cards[0].processes = Some(vec![ComputeProcess {
+        pid: 7,
+        used: None,
+        gpu_instance: None,
+        compute_instance: None,
+    }]);
+    assert_eq!(backend.set_mode(&order(None, &[0])).unwrap_err().kind, ErrorKind::Busy);
 }
 
 #[test]
