@@ -13,11 +13,28 @@ struct Binding {
     allow: &'static str,
 }
 
-const BINDINGS: &[Binding] = &[Binding {
-    header: "backend-nvidia/include/vgpu_nvml.h",
-    output: "backend-nvidia/src/bindings.rs",
-    allow: "(nvml|VGPU_NVML_).*",
-}];
+const BINDINGS: &[Binding] = &[
+    Binding {
+        header: "backend-hygon/include/vgpu_dmi.h",
+        output: "backend-hygon/src/dmi/bindings.rs",
+        allow: "(dmi|VGPU_DMI_).*",
+    },
+    Binding {
+        header: "backend-hygon/include/vgpu_dmi_mig.h",
+        output: "backend-hygon/src/mig/bindings.rs",
+        allow: "(nvml|VGPU_HCU_).*",
+    },
+    Binding {
+        header: "backend-hygon/include/vgpu_rsmi.h",
+        output: "backend-hygon/src/smi/bindings.rs",
+        allow: "(rsmi|VGPU_RSMI_).*",
+    },
+    Binding {
+        header: "backend-nvidia/include/vgpu_nvml.h",
+        output: "backend-nvidia/src/bindings.rs",
+        allow: "(nvml|VGPU_NVML_).*",
+    },
+];
 
 const LINTS: &str = "#![allow(\n    \
     dead_code,\n    missing_docs,\n    non_camel_case_types,\n    non_snake_case,\n    unreachable_pub,\n    \

@@ -1,0 +1,67 @@
+/*
+ * The part of ROCm SMI's C ABI (librocm_smi64) that vgpu calls, written by us from the facts in the field notes.
+ *
+ * Hygon ships two families of it (2.8 and 7.6), Debian another (5.2): the same names with structs of different sizes.
+ * So only calls of fixed shape are used (numbers and strings), and every struct that the library fills is passed as
+ * untyped room of VGPU_RSMI_ROOM bytes, zeroed: rsmi_error_count_t is 16 or 64 bytes, an event 72 or 104. What stands
+ * at the same place in all of them is described here and read from there.
+ *
+ * Functions are typedefs, never declarations, so that nothing links to the library: smi/sys.rs looks each one up by
+ * the typedef's name less the suffix "_fn". `cargo xtask bindings` turns this file into src/smi/bindings.rs.
+ */
+#ifndef VGPU_RSMI_H
+#define VGPU_RSMI_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Room for anything that the library fills, in bytes. */
+#define VGPU_RSMI_ROOM 4096u
+
+/* Upstream's library lists only cards of 0x1002 without it. */
+#define VGPU_RSMI_INIT_ALL_GPUS 1u
+
+#define VGPU_RSMI_MEMORY_VRAM 0u
+#define VGPU_RSMI_BLOCK_UMC 1u
+
+#define VGPU_RSMI_LINK_PCIE 1u
+#define VGPU_RSMI_LINK_XGMI 2u
+
+typedef uint32_t rsmi_status_t;
+
+typedef struct {
+    uint32_t major;
+    uint32_t minor;
+    uint32_t patch;
+    const char *build;
+} rsmi_version_t;
+
+/* The first fields of rsmi_error_count_t in every version. */
+typedef struct {
+    uint64_t correctable;
+    uint64_t uncorrectable;
+} rsmi_error_count_head_t;
+
+/* The first fields of rsmi_evt_notification_data_t in every version. */
+typedef struct {
+    uint32_t dv_ind;
+    uint32_t event;
+} rsmi_evt_head_t;
+
+typedef rsmi_status_t rsmi_init_fn(uint64_t flags);
+typedef rsmi_status_t rsmi_shut_down_fn(void);
+typedef rsmi_status_t rsmi_num_monitor_devices_fn(uint32_t *count);
+typedef rsmi_status_t rsmi_version_get_fn(void *version);
+typedef rsmi_status_t rsmi_dev_pci_id_get_fn(uint32_t dv_ind, uint64_t *bdfid);
+typedef rsmi_status_t rsmi_dev_serial_number_get_fn(uint32_t dv_ind, char *serial, uint32_t length);
+typedef rsmi_status_t rsmi_dev_memory_total_get_fn(uint32_t dv_ind, uint32_t type, uint64_t *bytes);
+typedef rsmi_status_t rsmi_dev_memory_usage_get_fn(uint32_t dv_ind, uint32_t type, uint64_t *bytes);
+typedef rsmi_status_t rsmi_dev_busy_percent_get_fn(uint32_t dv_ind, uint32_t *percent);
+typedef rsmi_status_t rsmi_dev_ecc_count_get_fn(uint32_t dv_ind, uint64_t block, void *counts);
+typedef rsmi_status_t rsmi_dev_cu_num_get_fn(uint32_t dv_ind, int *count);
+typedef rsmi_status_t rsmi_topo_get_link_type_fn(uint32_t src, uint32_t dst, uint64_t *hops, uint32_t *type);
+typedef rsmi_status_t rsmi_event_notification_init_fn(uint32_t dv_ind);
+typedef rsmi_status_t rsmi_event_notification_mask_set_fn(uint32_t dv_ind, uint64_t mask);
+typedef rsmi_status_t rsmi_event_notification_get_fn(int timeout_ms, uint32_t *count, void *events);
+
+#endif
