@@ -8,8 +8,7 @@
 #ifndef VGPU_DMI_H
 #define VGPU_DMI_H
 
-#include <stddef.h>
-#include <stdint.h>
+/* The widths of the C types are those of 64-bit Linux; no header of a system is needed. */
 
 /* Leaves a quota as it is in dmiUpdateSingleVDevice. */
 #define VGPU_DMI_KEEP (-1)
@@ -19,9 +18,9 @@ typedef int dmiStatus;
 typedef struct {
     char name[256];
     int compute_unit_count;
-    size_t global_mem_size;
-    size_t usage_mem_size;
-    uint64_t container_id;
+    unsigned long global_mem_size;
+    unsigned long usage_mem_size;
+    unsigned long container_id;
     int device_id;
 } dmiDeviceInfo;
 
@@ -30,7 +29,7 @@ typedef dmiStatus dmiGetDeviceInfo_fn(int device_id, dmiDeviceInfo *info);
 typedef dmiStatus dmiGetMaxVDeviceCount_fn(int *count);
 typedef dmiStatus dmiGetVDeviceCount_fn(int *count);
 typedef dmiStatus dmiGetVDeviceInfo_fn(int vdevice_id, dmiDeviceInfo *info);
-typedef dmiStatus dmiGetDeviceRemainingInfo_fn(int device_id, size_t *cus, size_t *memories);
+typedef dmiStatus dmiGetDeviceRemainingInfo_fn(int device_id, unsigned long *cus, unsigned long *memories);
 typedef dmiStatus dmiCreateVDevices_fn(int device_id, int count, int *cus, int *mem_mib);
 typedef dmiStatus dmiDestroySingleVDevice_fn(int vdevice_id);
 typedef dmiStatus dmiUpdateSingleVDevice_fn(int vdevice_id, int cus, int mem_mib);

@@ -12,8 +12,7 @@
 #ifndef VGPU_RSMI_H
 #define VGPU_RSMI_H
 
-#include <stddef.h>
-#include <stdint.h>
+/* The widths of the C types are those of 64-bit Linux; no header of a system is needed. */
 
 /* Room for anything that the library fills, in bytes. */
 #define VGPU_RSMI_ROOM 4096u
@@ -27,41 +26,41 @@
 #define VGPU_RSMI_LINK_PCIE 1u
 #define VGPU_RSMI_LINK_XGMI 2u
 
-typedef uint32_t rsmi_status_t;
+typedef unsigned int rsmi_status_t;
 
 typedef struct {
-    uint32_t major;
-    uint32_t minor;
-    uint32_t patch;
+    unsigned int major;
+    unsigned int minor;
+    unsigned int patch;
     const char *build;
 } rsmi_version_t;
 
 /* The first fields of rsmi_error_count_t in every version. */
 typedef struct {
-    uint64_t correctable;
-    uint64_t uncorrectable;
+    unsigned long correctable;
+    unsigned long uncorrectable;
 } rsmi_error_count_head_t;
 
 /* The first fields of rsmi_evt_notification_data_t in every version. */
 typedef struct {
-    uint32_t dv_ind;
-    uint32_t event;
+    unsigned int dv_ind;
+    unsigned int event;
 } rsmi_evt_head_t;
 
-typedef rsmi_status_t rsmi_init_fn(uint64_t flags);
+typedef rsmi_status_t rsmi_init_fn(unsigned long flags);
 typedef rsmi_status_t rsmi_shut_down_fn(void);
-typedef rsmi_status_t rsmi_num_monitor_devices_fn(uint32_t *count);
+typedef rsmi_status_t rsmi_num_monitor_devices_fn(unsigned int *count);
 typedef rsmi_status_t rsmi_version_get_fn(void *version);
-typedef rsmi_status_t rsmi_dev_pci_id_get_fn(uint32_t dv_ind, uint64_t *bdfid);
-typedef rsmi_status_t rsmi_dev_serial_number_get_fn(uint32_t dv_ind, char *serial, uint32_t length);
-typedef rsmi_status_t rsmi_dev_memory_total_get_fn(uint32_t dv_ind, uint32_t type, uint64_t *bytes);
-typedef rsmi_status_t rsmi_dev_memory_usage_get_fn(uint32_t dv_ind, uint32_t type, uint64_t *bytes);
-typedef rsmi_status_t rsmi_dev_busy_percent_get_fn(uint32_t dv_ind, uint32_t *percent);
-typedef rsmi_status_t rsmi_dev_ecc_count_get_fn(uint32_t dv_ind, uint64_t block, void *counts);
-typedef rsmi_status_t rsmi_dev_cu_num_get_fn(uint32_t dv_ind, int *count);
-typedef rsmi_status_t rsmi_topo_get_link_type_fn(uint32_t src, uint32_t dst, uint64_t *hops, uint32_t *type);
-typedef rsmi_status_t rsmi_event_notification_init_fn(uint32_t dv_ind);
-typedef rsmi_status_t rsmi_event_notification_mask_set_fn(uint32_t dv_ind, uint64_t mask);
-typedef rsmi_status_t rsmi_event_notification_get_fn(int timeout_ms, uint32_t *count, void *events);
+typedef rsmi_status_t rsmi_dev_pci_id_get_fn(unsigned int dv_ind, unsigned long *bdfid);
+typedef rsmi_status_t rsmi_dev_serial_number_get_fn(unsigned int dv_ind, char *serial, unsigned int length);
+typedef rsmi_status_t rsmi_dev_memory_total_get_fn(unsigned int dv_ind, unsigned int type, unsigned long *bytes);
+typedef rsmi_status_t rsmi_dev_memory_usage_get_fn(unsigned int dv_ind, unsigned int type, unsigned long *bytes);
+typedef rsmi_status_t rsmi_dev_busy_percent_get_fn(unsigned int dv_ind, unsigned int *percent);
+typedef rsmi_status_t rsmi_dev_ecc_count_get_fn(unsigned int dv_ind, unsigned long block, void *counts);
+typedef rsmi_status_t rsmi_dev_cu_num_get_fn(unsigned int dv_ind, int *count);
+typedef rsmi_status_t rsmi_topo_get_link_type_fn(unsigned int src, unsigned int dst, unsigned long *hops, unsigned int *type);
+typedef rsmi_status_t rsmi_event_notification_init_fn(unsigned int dv_ind);
+typedef rsmi_status_t rsmi_event_notification_mask_set_fn(unsigned int dv_ind, unsigned long mask);
+typedef rsmi_status_t rsmi_event_notification_get_fn(int timeout_ms, unsigned int *count, void *events);
 
 #endif

@@ -1,12 +1,156 @@
-//! From a host to the reason why it has no backend.
+//! From a host to a backend, or to the reason why there is none.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vgpu_core::{BackendFactory, Error, ErrorKind, Host, Probe, Vendor};
 
-use crate::pci;
+use crate::api::{HyDmi, HyDmiMig, LoadFailure, RocmSmi};
+use crate::backend::{HygonBackend, HygonOptions, LibraryCalls, Parts};
+use crate::cards::Known;
+use crate::convert;
+use crate::dmi::LoadedDmi;
+use crate::host::HostTree;
+use crate::mig::LoadedMig;
+use crate::smi::LoadedSmi;
 
-/// Looks for Hygon cards on the PCI bus; nothing is loaded.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct HygonFactory;
+/// Finds Hygon cards in the host's own files, and the libraries beside them.
+///
+/// [`Host::library`] names libhydmi; libhydmi_mig is looked for beside it. Where none is named, both
+/// are searched for in the driver's folders below [`Host::root`], and so is ROCm SMI unless
+/// [`HygonOptions::rocm_smi`] names it. Nothing is loaded on a host without a card.
+#[derive(Debug, Default)]
+pub struct HygonFactory {
+    options: HygonOptions,
+    /// Libraries are loaded once and never unloaded.
+    loaded: Mutex<Loaded>,
+    /// Cards that ever answered, by where they were looked for.
+    known: Mutex<HashMap<PathBuf, Known>>,
+}
+
+#[derive(Debug, Default)]
+struct Loaded {
+    smi: HashMap<PathBuf, Arc<dyn RocmSmi>>,
+    dmi: HashMap<PathBuf, Arc<dyn HyDmi>>,
+    mig: HashMap<PathBuf, Arc<dyn HyDmiMig>>,
+}
+
+impl HygonFactory {
+    /// A factory whose backends have these options.
+    pub fn new(options: HygonOptions) -> Self {
+        Self { options, ..Self::default() }
+    }
+
+    /// Where libhydmi lies below a root, if it does: the reason to serve Hygon in a child process.
+    pub fn library_below(root: &Path) -> Option<PathBuf> {
+        candidates(&HostTree::new(root), DMI).into_iter().next()
+    }
+
+    fn find(&self, host: &Host) -> Result<Probe, Error> {
+        let tree = HostTree::new(&host.root);
+        let root = host.root.display();
+        let known = Arc::clone(self.known().entry(host.root.clone()).or_default());
+        if tree.cards().is_empty()
+            && known.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        {
+            let unused = match &host.library {
+                Some(library) => format!(", so that {} is not loaded", library.display()),
+                None => String::new(),
+            };
+            return Ok(Probe::Absent(format!("no Hygon card on the PCI bus below {root}{unused}")));
+        }
+        let mut notes = Vec::new();
+        let mut parts = Parts { smi: self.smi(&tree, &mut notes)?, ..Parts::default() };
+        let dmi = match &host.library {
+            Some(named) => Some(named.clone()),
+            None => candidates(&tree, DMI).into_iter().next(),
+        };
+        match (dmi, self.options.calls) {
+            (Some(file), LibraryCalls::Here) => {
+                let mig = beside(&file);
+                match self.dmi(&file) {
+                    Ok(dmi) => parts.dmi = Some(dmi),
+                    Err(e) if host.library.is_some() => return Err(e),
+                    Err(e) => notes.push(format!("not {}: {e}", file.display())),
+                }
+                if mig.is_file() {
+                    match self.mig(&mig) {
+                        Ok(mig) => parts.mig = Some(mig),
+                        Err(e) => notes.push(format!("not {}: {e}", mig.display())),
+                    }
+                }
+            }
+            (Some(file), LibraryCalls::Never) if host.library.is_some() => {
+                let why = "libhydmi was named, and it is called only in a process of its own: serve \
+                           Hygon in a child (`backends.hygon.process: child`)";
+                return Err(Error::new(ErrorKind::Unsupported, why).with("library", file.display()));
+            }
+            (Some(file), LibraryCalls::Never) => {
+                notes.push(format!("not {}: it is called only in a child process", file.display()));
+            }
+            (None, _) => {}
+        }
+        let options = self.options.clone();
+        Ok(Probe::Ready(Arc::new(HygonBackend::open(parts, host, options, known, notes))))
+    }
+
+    /// ROCm SMI is only asked for what the host's files leave out, so that one which is searched for
+    /// and does not start keeps nobody from being served.
+    fn smi(
+        &self,
+        tree: &HostTree,
+        notes: &mut Vec<String>,
+    ) -> Result<Option<Arc<dyn RocmSmi>>, Error> {
+        let named = self.options.rocm_smi.as_ref();
+        let files = named.map_or_else(|| candidates(tree, SMI), |file| vec![file.clone()]);
+        for file in files {
+            if let Some(smi) = self.loaded().smi.get(&file) {
+                return Ok(Some(Arc::clone(smi)));
+            }
+            // Not under the lock: the library may take as long as it likes to start.
+            match LoadedSmi::load(&file) {
+                Ok(smi) => {
+                    let smi: Arc<dyn RocmSmi> = Arc::new(smi);
+                    self.loaded().smi.insert(file, Arc::clone(&smi));
+                    return Ok(Some(smi));
+                }
+                Err(failure) if named.is_some() => return Err(convert::load_error(&failure)),
+                Err(failure) => notes.push(note(&failure)),
+            }
+        }
+        Ok(None)
+    }
+
+    fn dmi(&self, file: &Path) -> Result<Arc<dyn HyDmi>, Error> {
+        if let Some(dmi) = self.loaded().dmi.get(file) {
+            return Ok(Arc::clone(dmi));
+        }
+        let dmi: Arc<dyn HyDmi> =
+            Arc::new(LoadedDmi::load(file).map_err(|failure| convert::load_error(&failure))?);
+        self.loaded().dmi.insert(file.to_owned(), Arc::clone(&dmi));
+        Ok(dmi)
+    }
+
+    fn mig(&self, file: &Path) -> Result<Arc<dyn HyDmiMig>, Error> {
+        if let Some(mig) = self.loaded().mig.get(file) {
+            return Ok(Arc::clone(mig));
+        }
+        let mig: Arc<dyn HyDmiMig> =
+            Arc::new(LoadedMig::load(file).map_err(|failure| convert::load_error(&failure))?);
+        self.loaded().mig.insert(file.to_owned(), Arc::clone(&mig));
+        Ok(mig)
+    }
+
+    fn loaded(&self) -> MutexGuard<'_, Loaded> {
+        // Maps of pointers are whole after every statement, so a panic elsewhere does not spoil them.
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<PathBuf, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl BackendFactory for HygonFactory {
     fn vendor(&self) -> Vendor {
@@ -14,86 +158,60 @@ impl BackendFactory for HygonFactory {
     }
 
     fn probe(&self, host: &Host) -> Probe {
-        if let Some(library) = &host.library {
-            let why = "a library of Hygon was named, and this version of vgpu loads none yet; \
-                       leave it out";
-            return Probe::Broken(unsupported(why).with("library", library.display()));
-        }
-        let cards = pci::cards(&host.root);
-        if cards.is_empty() {
-            let root = host.root.display();
-            return Probe::Absent(format!("no Hygon card on the PCI bus below {root}"));
-        }
-        let why = "Hygon cards are there, and this version of vgpu cannot serve them yet; \
-                   keep the vendor's own device plugin for them";
-        Probe::Broken(unsupported(why).with("cards", cards.join(", ")))
+        self.find(host).unwrap_or_else(|error| Probe::Broken(error.during("probe")))
     }
 }
 
-fn unsupported(why: &str) -> Error {
-    Error::new(ErrorKind::Unsupported, why).during("probe")
+const DMI: &[&str] = &["libhydmi.so", "libhydmi.so.1"];
+const SMI: &[&str] = &["librocm_smi64.so.2", "librocm_smi64.so"];
+
+/// Where the driver puts its libraries, new before old.
+const FOLDERS: &[&str] = &["/opt/hyhal/lib", "/opt/dtk/lib", "/opt/hygondriver/lib"];
+
+fn candidates(tree: &HostTree, names: &[&str]) -> Vec<PathBuf> {
+    let all =
+        FOLDERS.iter().flat_map(|folder| names.iter().map(move |name| format!("{folder}/{name}")));
+    all.map(|file| tree.read_at(file)).filter(|file| file.is_file()).collect()
+}
+
+/// The library of hardware instances that belongs to a libhydmi: `libhydmi.so` and `libhydmi_mig.so`.
+fn beside(dmi: &Path) -> PathBuf {
+    let name = dmi.file_name().unwrap_or_default().to_string_lossy();
+    let (stem, rest) = name.split_once(".so").unwrap_or((&name, ""));
+    dmi.with_file_name(format!("{stem}_mig.so{rest}"))
+}
+
+fn note(failure: &LoadFailure) -> String {
+    format!("not {failure}")
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::path::Path;
-
     use super::*;
 
     #[test]
-    fn a_bus_without_a_card_is_absent_with_the_reason() {
+    fn an_empty_host_is_absent_and_a_named_library_is_not_passed_over_in_silence() {
         let root = tempfile::tempdir().expect("a folder");
-        for prepared in [false, true] {
-            if prepared {
-                function(root.path(), "0000:00:00.0", "0x1d94", "0x060000");
-                function(root.path(), "0000:3b:00.0", "0x10de", "0x030200");
-            }
-            match probe(root.path()) {
-                Probe::Absent(why) => assert!(why.contains("no Hygon card"), "{why}"),
+        for library in [None, Some(PathBuf::from("/opt/x.so"))] {
+            let host = Host { root: root.path().to_owned(), library: library.clone() };
+            match HygonFactory::default().probe(&host) {
+                Probe::Absent(why) => {
+                    assert!(why.contains("no Hygon card"), "{why}");
+                    assert_eq!(why.contains("/opt/x.so"), library.is_some(), "{why}");
+                }
                 other => panic!("{other:?}"),
             }
         }
     }
 
     #[test]
-    fn a_card_is_told_with_its_address_and_not_as_absent() {
-        let root = tempfile::tempdir().expect("a folder");
-        function(root.path(), "0000:9f:00.0", "0x1d94", "0x120000");
-        function(root.path(), "0000:33:00.0", "0x1d94", "0x0b4000");
-        function(root.path(), "0000:34:00.0", "0x1d94", "0x038000");
-        // A virtual function is a piece of a card, not a card.
-        let piece = function(root.path(), "0000:99:00.1", "0x1d94", "0x120000");
-        fs::write(piece.join("physfn"), "").expect("written");
-        let Probe::Broken(error) = probe(root.path()) else {
-            panic!("a card that cannot be served is not absent");
-        };
-        assert_eq!(error.kind, ErrorKind::Unsupported);
-        assert_eq!(
-            error.context,
-            [("cards".to_owned(), "0000:33:00.0, 0000:34:00.0, 0000:9f:00.0".to_owned())]
-        );
-        assert!(error.message.contains("device plugin"), "it says what to do: {error}");
-    }
-
-    #[test]
-    fn a_named_library_is_not_passed_over_in_silence() {
-        let host = Host { library: Some("/opt/x.so".into()), ..Host::default() };
-        let Probe::Broken(error) = HygonFactory.probe(&host) else {
-            panic!("a named library that nobody loads is told");
-        };
-        assert!(error.to_string().contains("/opt/x.so"), "{error}");
-    }
-
-    fn probe(root: &Path) -> Probe {
-        HygonFactory.probe(&Host { root: root.to_owned(), library: None })
-    }
-
-    fn function(root: &Path, address: &str, vendor: &str, class: &str) -> std::path::PathBuf {
-        let folder = root.join("sys/bus/pci/devices").join(address);
-        fs::create_dir_all(&folder).expect("made");
-        fs::write(folder.join("vendor"), format!("{vendor}\n")).expect("written");
-        fs::write(folder.join("class"), format!("{class}\n")).expect("written");
-        folder
+    fn the_library_of_instances_lies_beside() {
+        for (dmi, mig) in [
+            ("/opt/hyhal/lib/libhydmi.so", "/opt/hyhal/lib/libhydmi_mig.so"),
+            ("/t/libfake_hydmi.so", "/t/libfake_hydmi_mig.so"),
+            ("/opt/hyhal/lib/libhydmi.so.1", "/opt/hyhal/lib/libhydmi_mig.so.1"),
+        ] {
+            assert_eq!(beside(Path::new(dmi)), Path::new(mig));
+        }
     }
 }

@@ -1,0 +1,205 @@
+//! Calls into libhydmi.
+
+#![expect(unsafe_code, reason = "calls into a C library through pointers found at run time")]
+
+use std::ffi::{OsStr, OsString, c_int};
+use std::fmt::{self, Debug};
+use std::path::Path;
+
+use crate::api::{CallFailure, DmiInfo, HyDmi, LoadFailure, MAX_CARDS, MAX_VDCUS};
+use crate::dmi::bindings::*;
+use crate::sys::{Finder, Pointer, Symbol};
+
+/// The library's name in errors.
+pub(crate) const LIBRARY: &str = "libhydmi";
+
+/// libhydmi, loaded, for the rest of the process's life.
+pub struct LoadedDmi {
+    file: OsString,
+    missing: Vec<&'static str>,
+    device_count: Symbol<dmiGetDeviceCount_fn>,
+    device_info: Symbol<dmiGetDeviceInfo_fn>,
+    max: Symbol<dmiGetMaxVDeviceCount_fn>,
+    vdevice_count: Symbol<dmiGetVDeviceCount_fn>,
+    vdevice_info: Symbol<dmiGetVDeviceInfo_fn>,
+    remaining: Symbol<dmiGetDeviceRemainingInfo_fn>,
+    create: Symbol<dmiCreateVDevices_fn>,
+    destroy: Symbol<dmiDestroySingleVDevice_fn>,
+    update: Symbol<dmiUpdateSingleVDevice_fn>,
+    busy: Symbol<dmiGetVDevBusyPercent_fn>,
+}
+
+impl LoadedDmi {
+    /// Loads `library`, checks that it is libhydmi, and makes its first call, which forks a shell.
+    ///
+    /// # Errors
+    /// [`LoadFailure`]; without a card its first call fails (code 13).
+    pub fn load(library: impl AsRef<OsStr>) -> Result<Self, LoadFailure> {
+        let file = library.as_ref();
+        let mut finder = Finder::open(file, LIBRARY)?;
+        let dmi = Self {
+            device_count: finder.required("dmiGetDeviceCount")?,
+            vdevice_info: finder.required("dmiGetVDeviceInfo")?,
+            create: finder.required("dmiCreateVDevices")?,
+            destroy: finder.required("dmiDestroySingleVDevice")?,
+            device_info: finder.optional("dmiGetDeviceInfo"),
+            max: finder.optional("dmiGetMaxVDeviceCount"),
+            vdevice_count: finder.optional("dmiGetVDeviceCount"),
+            remaining: finder.optional("dmiGetDeviceRemainingInfo"),
+            update: finder.optional("dmiUpdateSingleVDevice"),
+            busy: finder.optional("dmiGetVDevBusyPercent"),
+            missing: finder.pin(),
+            file: file.to_owned(),
+        };
+        dmi.device_count().map_err(|failure| LoadFailure::Start {
+            library: file.to_string_lossy().into_owned(),
+            failure,
+        })?;
+        Ok(dmi)
+    }
+}
+
+impl HyDmi for LoadedDmi {
+    fn library(&self) -> &Path {
+        Path::new(&self.file)
+    }
+
+    fn missing_symbols(&self) -> &[&'static str] {
+        &self.missing
+    }
+
+    fn device_count(&self) -> Result<u32, CallFailure> {
+        let call = self.device_count.get()?;
+        let mut count = 0;
+        // SAFETY: `count` is writable.
+        self.device_count.check(unsafe { call(&raw mut count) })?;
+        bounded(&self.device_count, count, MAX_CARDS)
+    }
+
+    fn max_vdevices(&self) -> Result<u32, CallFailure> {
+        let call = self.max.get()?;
+        let mut count = 0;
+        // SAFETY: `count` is writable.
+        self.max.check(unsafe { call(&raw mut count) })?;
+        bounded(&self.max, count, MAX_VDCUS)
+    }
+
+    fn vdevice_count(&self) -> Result<u32, CallFailure> {
+        let call = self.vdevice_count.get()?;
+        let mut count = 0;
+        // SAFETY: `count` is writable.
+        self.vdevice_count.check(unsafe { call(&raw mut count) })?;
+        bounded(&self.vdevice_count, count, MAX_VDCUS)
+    }
+
+    fn device_info(&self, device: u32) -> Result<DmiInfo, CallFailure> {
+        let call = self.device_info.get()?;
+        let device = argument(&self.device_info, device)?;
+        let mut info = EMPTY;
+        // SAFETY: `info` is writable and of the library's layout (size and offsets are asserted).
+        self.device_info.check(unsafe { call(device, &raw mut info) })?;
+        told(&self.device_info, &info)
+    }
+
+    fn remaining(&self, device: u32) -> Result<(u64, u64), CallFailure> {
+        let call = self.remaining.get()?;
+        let device = argument(&self.remaining, device)?;
+        let (mut units, mut bytes) = (0, 0);
+        // SAFETY: both are writable.
+        self.remaining.check(unsafe { call(device, &raw mut units, &raw mut bytes) })?;
+        Ok((units as u64, bytes as u64))
+    }
+
+    fn vdevice_info(&self, vdevice: u32) -> Result<DmiInfo, CallFailure> {
+        let call = self.vdevice_info.get()?;
+        let vdevice = argument(&self.vdevice_info, vdevice)?;
+        let mut info = EMPTY;
+        // SAFETY: `info` is writable and of the library's layout (size and offsets are asserted).
+        self.vdevice_info.check(unsafe { call(vdevice, &raw mut info) })?;
+        told(&self.vdevice_info, &info)
+    }
+
+    fn create(&self, device: u32, units: u32, memory_mib: u32) -> Result<(), CallFailure> {
+        let call = self.create.get()?;
+        let device = argument(&self.create, device)?;
+        let mut units = [argument(&self.create, units)?];
+        let mut memory = [argument(&self.create, memory_mib)?];
+        // SAFETY: one of each is asked for, and one of each is there.
+        let code = unsafe { call(device, 1, units.as_mut_ptr(), memory.as_mut_ptr()) };
+        self.create.check(code)
+    }
+
+    fn destroy(&self, vdevice: u32) -> Result<(), CallFailure> {
+        let call = self.destroy.get()?;
+        let vdevice = argument(&self.destroy, vdevice)?;
+        // SAFETY: takes a number.
+        self.destroy.check(unsafe { call(vdevice) })
+    }
+
+    fn update(
+        &self,
+        vdevice: u32,
+        units: Option<u32>,
+        memory_mib: Option<u32>,
+    ) -> Result<(), CallFailure> {
+        let call = self.update.get()?;
+        let vdevice = argument(&self.update, vdevice)?;
+        let quota = |quota: Option<u32>| match quota {
+            Some(quota) => argument(&self.update, quota),
+            None => Ok(VGPU_DMI_KEEP),
+        };
+        let (units, memory) = (quota(units)?, quota(memory_mib)?);
+        // SAFETY: takes numbers.
+        self.update.check(unsafe { call(vdevice, units, memory) })
+    }
+
+    fn vdevice_busy(&self, vdevice: u32) -> Result<u32, CallFailure> {
+        let call = self.busy.get()?;
+        let vdevice = argument(&self.busy, vdevice)?;
+        let mut percent = 0;
+        // SAFETY: `percent` is writable.
+        self.busy.check(unsafe { call(vdevice, &raw mut percent) })?;
+        bounded(&self.busy, percent, 100)
+    }
+}
+
+impl Debug for LoadedDmi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let missing = &self.missing;
+        f.debug_struct("LoadedDmi")
+            .field("file", &self.file)
+            .field("missing", missing)
+            .finish_non_exhaustive()
+    }
+}
+
+const EMPTY: dmiDeviceInfo = dmiDeviceInfo {
+    name: [0; 256],
+    compute_unit_count: 0,
+    global_mem_size: 0,
+    usage_mem_size: 0,
+    container_id: 0,
+    device_id: 0,
+};
+
+fn told<P: Pointer>(symbol: &Symbol<P>, info: &dmiDeviceInfo) -> Result<DmiInfo, CallFailure> {
+    Ok(DmiInfo {
+        units: bounded(symbol, info.compute_unit_count, 4096)?,
+        memory: info.global_mem_size as u64,
+        used: info.usage_mem_size as u64,
+        device: bounded(symbol, info.device_id, MAX_CARDS)?,
+    })
+}
+
+fn bounded<P: Pointer>(symbol: &Symbol<P>, number: c_int, most: u32) -> Result<u32, CallFailure> {
+    match u32::try_from(number) {
+        Ok(number) if number <= most => Ok(number),
+        _ => Err(symbol.malformed(format!("{number}, and 0 to {most} can be true"))),
+    }
+}
+
+fn argument<P: Pointer>(symbol: &Symbol<P>, number: u32) -> Result<c_int, CallFailure> {
+    c_int::try_from(number).map_err(|_e| symbol.malformed(format!("{number} as an argument")))
+}
+
+const _: () = assert!(size_of::<dmiDeviceInfo>() == 296);
