@@ -31,13 +31,14 @@ impl HygonBackend {
         let quota = self.admit(card, order, &there)?;
         let device = self.device_of(dmi, card)?;
         let memory = u32::try_from(quota.memory_mib).map_err(|e| too_large(card, e))?;
-        dmi.create(device, quota.units, memory).map_err(|failure| of(card, &failure))?;
+        let called = dmi.create(device, quota.units, memory);
         let mut new = self.confs.list()?;
         new.retain(|found| before.iter().all(|old| old.number != found.number));
-        let made = match new.as_slice() {
-            [one] => self.checked(card, one, quota.units, &there),
-            [] => Err(unseen(card, "and no file of it is in /etc/vdev")),
-            many => Err(unseen(card, &format!("and {} files are new in /etc/vdev", many.len()))),
+        let made = match (called, new.as_slice()) {
+            (Err(failure), _) => Err(of(card, &failure)),
+            (Ok(()), [one]) => self.checked(card, one, quota.units, &there),
+            (Ok(()), []) => Err(unseen(card, "and no file of it is in /etc/vdev")),
+            (Ok(()), many) => Err(unseen(card, &format!("and {} new files are there", many.len()))),
         };
         made.map_err(|why| {
             // Whatever was made is not what was ordered: nothing of it may stay.
