@@ -96,6 +96,7 @@ fn time_slice(mode: ModeInfo) -> SchemeInfo {
         max_per_container: None,
         // Nothing is created, so nothing is ever found after a crash.
         ownership: Ownership::Placement,
+        needs: Vec::new(),
     }
 }
 
@@ -127,6 +128,7 @@ fn vdcu(mode: ModeInfo, node: &Node, units: NonZeroU32) -> SchemeInfo {
         max: Some(node.most),
         max_per_container: Some(NonZeroU32::MIN),
         ownership,
+        needs: Vec::new(),
     }
 }
 
@@ -147,5 +149,6 @@ fn hcu_mig(node: &Node, table: Vec<Profile>) -> SchemeInfo {
         max: u32::try_from(most).ok().and_then(NonZeroU32::new),
         max_per_container: Some(NonZeroU32::MIN),
         ownership: Ownership::Placement,
+        needs: Vec::new(),
     }
 }

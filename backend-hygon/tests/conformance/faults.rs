@@ -148,7 +148,7 @@ impl FaultPlan for FakeHygon {
 
     fn heal(&self) -> Result<()> {
         self.disk.set(DiskFaults::default());
-        self.control(&json!({}))?;
+        let _played = self.control(&json!({}))?;
         let hanging = self.hanging.lock().unwrap_or_else(PoisonError::into_inner).take();
         match hanging {
             Some(hanging) => {
@@ -186,7 +186,7 @@ impl FaultPlan for FakeHygon {
         let n = self.fake.place(&device)?;
         let sees: Vec<(&str, &str)> = sees.iter().map(|(path, text)| (&**path, &**text)).collect();
         for pid in PIDS.take(processes as usize) {
-            self.done(self.fake.run(pid, n, &sees))?;
+            let _played = self.done(self.fake.run(pid, n, &sees))?;
         }
         Ok(Support::Played)
     }
@@ -211,9 +211,11 @@ impl FaultPlan for FakeHygon {
                 let free = |gi: &u32| !registry.join(format!("gi/dev{number}gi{gi}.conf")).exists();
                 let gi = (1..64).find(free).expect("few are there");
                 let text = format!("{id} {}\n", slots.start);
-                self.done(put(&registry.join(format!("gi/dev{number}gi{gi}.conf")), &text))?;
+                let _played =
+                    self.done(put(&registry.join(format!("gi/dev{number}gi{gi}.conf")), &text))?;
                 let conf = "pci: x\nmig_uuid: 00aa-foreign\n";
-                self.done(put(&registry.join(format!("ci/dev{number}gi{gi}ci0.conf")), conf))?;
+                let _played =
+                    self.done(put(&registry.join(format!("ci/dev{number}gi{gi}ci0.conf")), conf))?;
                 let local = format!("{profile}-{}", slots.start);
                 PartitionId::of(device, &Scheme::HCU_MIG, local).map(Some)
             }
@@ -235,7 +237,8 @@ impl FaultPlan for FakeHygon {
                      mem: {memory} MiB\ndevice_id: 0\nvdev_id: {number}\npipe_id: 19\nenable: 1\n",
                     mask[0], mask[1]
                 );
-                self.done(put(&self.fake.at(&format!("etc/vdev/vdev{number}.conf")), &text))?;
+                let _played =
+                    self.done(put(&self.fake.at(&format!("etc/vdev/vdev{number}.conf")), &text))?;
                 PartitionId::of(device, &Scheme::VDCU, number).map(Some)
             }
             _ => Ok(None),
@@ -245,7 +248,7 @@ impl FaultPlan for FakeHygon {
     fn vanish(&self, part: &PartitionId) -> Result<Support> {
         if part.scheme() == Scheme::HCU_MIG {
             let (gpu, compute) = self.registered(part)?;
-            self.done(fs::remove_file(gpu))?;
+            let _played = self.done(fs::remove_file(gpu))?;
             return self.done(fs::remove_file(compute));
         }
         self.done(fs::remove_file(self.fake.at(&format!("etc/vdev/vdev{}.conf", part.local()))))
@@ -276,9 +279,9 @@ impl FaultPlan for FakeHygon {
         let registry = self.fake.at("etc/dmi_mig_config");
         for folder in ["gi", "ci"] {
             for entry in fs::read_dir(registry.join(folder)).into_iter().flatten().flatten() {
-                self.done(fs::remove_file(entry.path()))?;
+                let _played = self.done(fs::remove_file(entry.path()))?;
                 if folder == "ci" {
-                    self.done(fs::create_dir_all(entry.path().with_extension("")))?;
+                    let _played = self.done(fs::create_dir_all(entry.path().with_extension("")))?;
                 }
             }
         }

@@ -41,7 +41,7 @@ fn main() -> ExitCode {
 fn on_every_machine() -> ExitCode {
     let mut all = ExitCode::SUCCESS;
     for (preset, way) in MACHINES {
-        let folder = tempfile::tempdir().expect("a folder for the host");
+        let folder = support::folder();
         let cards = support::preset(preset).expect("a preset");
         let host = FakeHost::write(folder.path(), cards).expect("the host is written");
         eprintln!("\nmachine {preset}, virtual DCUs by {way}");

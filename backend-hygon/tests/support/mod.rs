@@ -14,6 +14,7 @@ use vgpu_core::{DeviceId, Error, ErrorKind, Host, Result};
 #[path = "../../examples/fake_hygon_host/host.rs"]
 mod host;
 
+#[allow(unused_imports, reason = "each test uses its own part of it")]
 pub(crate) use host::{CardSpec, FakeHost, card, preset, put};
 
 /// An example of this package, which `cargo test` builds beside the tests.
@@ -28,6 +29,13 @@ pub(crate) fn built(name: &str) -> PathBuf {
         path.display()
     );
     path
+}
+
+/// A folder for a host: in memory where that can be had, since a machine is written anew for each case
+/// and what is made is synced each time.
+pub(crate) fn folder() -> tempfile::TempDir {
+    let memory = tempfile::tempdir_in("/dev/shm");
+    memory.or_else(|_| tempfile::tempdir()).expect("a folder for a host")
 }
 
 impl FakeHost {
