@@ -73,6 +73,9 @@ impl Default for Parts {
     }
 }
 
+/// A profile, and where its instances may lie.
+pub(crate) type Row = (MigProfile, Vec<Slots>);
+
 /// Hygon cards of one host.
 #[derive(Debug)]
 pub struct HygonBackend {
@@ -86,7 +89,7 @@ pub struct HygonBackend {
     /// Held while a virtual DCU is made by library, which does not say which one it made.
     pub(crate) making: Mutex<()>,
     /// Profiles of a card never change, and reading them is many calls.
-    tables: Mutex<BTreeMap<String, Vec<(MigProfile, Vec<Slots>)>>>,
+    tables: Mutex<BTreeMap<String, Vec<Row>>>,
     driver: Option<String>,
     notes: Vec<String>,
 }
@@ -182,7 +185,7 @@ impl HygonBackend {
 
     /// The profiles of a card as the library tells them, by slices less one; those that it lacks are
     /// left out (there is a gap at three slices).
-    pub(crate) fn rows(&self, address: &str) -> Vec<(MigProfile, Vec<Slots>)> {
+    pub(crate) fn rows(&self, address: &str) -> Vec<Row> {
         let Some(mig) = &self.mig else { return Vec::new() };
         let tables = || self.tables.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(rows) = tables().get(address) {

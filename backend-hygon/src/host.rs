@@ -81,9 +81,9 @@ impl HostTree {
 
     /// The module's version; `None` while no module is loaded that says one.
     pub(crate) fn driver_version(&self) -> Option<String> {
-        let versions =
+        let mut versions =
             MODULES.iter().filter_map(|m| self.text(format!("/sys/module/{m}/version")).ok());
-        versions.filter(|version| !version.is_empty()).next()
+        versions.find(|version| !version.is_empty())
     }
 
     /// Nodes below `/dev/dri` of a card with their numbers, sorted.

@@ -4,11 +4,11 @@ use std::num::NonZeroU32;
 
 use vgpu_core::{
     Axis, Bytes, Change, ComputeKind, ComputeShare, DeviceId, Enforcement, Form, Guarantees,
-    ModeInfo, Ownership, Profile, ProfileId, Range, Scheme, SchemeInfo, Size, Sizing, Slots,
+    ModeInfo, Ownership, Profile, ProfileId, Range, Scheme, SchemeInfo, Size, Sizing,
     scheme::{ComputeGrid, MemoryGrid, PlacedBy},
 };
 
-use crate::api::MigProfile;
+use crate::backend::Row;
 use crate::cards::Card;
 
 /// How virtual DCUs are made.
@@ -44,6 +44,7 @@ pub(crate) fn of_card(card: &Card, node: &Node, table: Vec<Profile>) -> Vec<Sche
             enter: Change::IdleNode,
             leave: Change::Live,
             affects: node.all.clone(),
+            domain: None,
         },
     };
     let mut schemes = vec![whole(mode.clone()), time_slice(mode.clone())];
@@ -57,8 +58,8 @@ pub(crate) fn of_card(card: &Card, node: &Node, table: Vec<Profile>) -> Vec<Sche
 }
 
 /// The profiles of a card, with where each may lie.
-pub(crate) fn table(card: &Card, rows: &[(MigProfile, Vec<Slots>)]) -> Vec<Profile> {
-    let one = |(row, places): &(MigProfile, Vec<Slots>)| {
+pub(crate) fn table(card: &Card, rows: &[Row]) -> Vec<Profile> {
+    let one = |(row, places): &Row| {
         let of = card.units?;
         let compute = ComputeShare { units: row.units, of };
         let fits = row.units > 0 && row.units <= of.get() && row.memory_mib > 0;
@@ -142,6 +143,7 @@ fn hcu_mig(node: &Node, table: Vec<Profile>) -> SchemeInfo {
             enter: Change::IdleNode,
             leave: Change::IdleNode,
             affects: node.all.clone(),
+            domain: None,
         },
         sizing: Sizing::Profiles(table),
         guarantees: Guarantees::uniform(Enforcement::Hardware, ComputeKind::Partition),

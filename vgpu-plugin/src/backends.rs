@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail, ensure};
 use clap::{Args, ValueEnum};
 use vgpu_backend_cambricon::CambriconFactory;
-use vgpu_backend_hygon::HygonFactory;
+use vgpu_backend_hygon::{HygonFactory, HygonOptions, LibraryCalls};
 use vgpu_backend_mock::{Machine, MachineSpec, MockFactory, Preset};
 use vgpu_backend_nvidia::NvidiaFactory;
 use vgpu_core::{BackendFactory, Host};
@@ -63,6 +63,19 @@ pub struct LookArgs {
     #[arg(long, env = "VGPU_CNDEV_LIBRARY", value_name = "FILE",
         value_parser = clap::value_parser!(OsString))]
     pub cndev_library: Option<OsString>,
+    /// Hygon's libhydmi to load, alone, instead of searching for it; libhydmi_mig is taken from beside
+    /// it. An empty name searches.
+    #[arg(long, env = "VGPU_HYDMI_LIBRARY", value_name = "FILE",
+        value_parser = clap::value_parser!(OsString))]
+    pub hydmi_library: Option<OsString>,
+    /// ROCm SMI to load for Hygon's cards, alone, instead of searching for it. An empty name searches.
+    #[arg(long, env = "VGPU_ROCM_SMI_LIBRARY", value_name = "FILE",
+        value_parser = clap::value_parser!(OsString))]
+    pub rocm_smi_library: Option<OsString>,
+    /// Call libhydmi in this very process. It forks a shell and crashes where there is no /etc/passwd:
+    /// for trying things out.
+    #[arg(long)]
+    pub hydmi_here: bool,
 }
 
 impl LookArgs {
@@ -70,16 +83,26 @@ impl LookArgs {
     pub fn real(&self, name: Name) -> Option<Choice> {
         let (factory, library): (Arc<dyn BackendFactory>, _) = match name {
             Name::Cambricon => (Arc::new(CambriconFactory), self.cndev_library.as_ref()),
-            Name::Hygon => (Arc::new(HygonFactory), None),
+            Name::Hygon => {
+                let options = self.hygon_options();
+                (Arc::new(HygonFactory::new(options)), self.hydmi_library.as_ref())
+            }
             Name::Mock => return None,
             Name::Nvidia => (Arc::new(NvidiaFactory::default()), self.nvml_library.as_ref()),
         };
         Some(Choice { factory, host: self.host(library) })
     }
 
+    fn hygon_options(&self) -> HygonOptions {
+        HygonOptions {
+            rocm_smi: named(self.rocm_smi_library.as_ref()),
+            calls: if self.hydmi_here { LibraryCalls::Here } else { LibraryCalls::Never },
+            ..HygonOptions::default()
+        }
+    }
+
     fn host(&self, library: Option<&OsString>) -> Host {
-        let named = library.filter(|file| !file.is_empty());
-        Host { root: self.host_root.clone(), library: named.map(PathBuf::from) }
+        Host { root: self.host_root.clone(), library: named(library) }
     }
 }
 
@@ -125,6 +148,11 @@ impl BackendArgs {
         };
         machine.with_context(|| format!("--machine {} cannot be used", self.machine))
     }
+}
+
+/// A library that was named; an empty name is none.
+fn named(library: Option<&OsString>) -> Option<PathBuf> {
+    library.filter(|file| !file.is_empty()).map(PathBuf::from)
 }
 
 /// A preset's description, or what a file says.

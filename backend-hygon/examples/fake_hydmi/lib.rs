@@ -126,12 +126,12 @@ unsafe extern "C" fn dmiCreateVDevices(
         if units.is_null() || memory.is_null() || !(1..=vdev::MOST).contains(&count) {
             return Err(INVALID_ARGUMENTS);
         }
-        for i in 0..count as usize {
-            // SAFETY: `count` of each are readable.
-            let units = unsafe { units.add(i).read() };
-            // SAFETY: as above.
-            let memory = unsafe { memory.add(i).read() };
-            vdev::create(call, device, units, memory)?;
+        // SAFETY: not null, and `count` of them are readable.
+        let units = unsafe { std::slice::from_raw_parts(units, count as usize) };
+        // SAFETY: as above.
+        let memory = unsafe { std::slice::from_raw_parts(memory, count as usize) };
+        for (units, memory) in units.iter().zip(memory) {
+            vdev::create(call, device, *units, *memory)?;
         }
         Ok(())
     })

@@ -354,7 +354,7 @@ unsafe fn put<T>(to: *mut T, value: T) -> Result<(), u32> {
 /// # Safety
 ///
 /// `count` is null or writable, and `to` is null or writable for as many `T` as `count` says.
-unsafe fn put_all<T>(to: *mut T, count: *mut u32, values: Vec<T>) -> Result<(), u32> {
+unsafe fn put_all<T: Copy>(to: *mut T, count: *mut u32, values: Vec<T>) -> Result<(), u32> {
     if to.is_null() || count.is_null() {
         return Err(INVALID_ARGUMENT);
     }
@@ -365,9 +365,8 @@ unsafe fn put_all<T>(to: *mut T, count: *mut u32, values: Vec<T>) -> Result<(), 
     if values.len() > room {
         return Err(INSUFFICIENT_SIZE);
     }
-    for (i, value) in values.into_iter().enumerate() {
-        // SAFETY: there is room for as many.
-        unsafe { to.add(i).write(value) };
-    }
+    let len = values.len();
+    // SAFETY: there is room for as many, and a new vector does not lie there.
+    unsafe { std::ptr::copy_nonoverlapping(values.as_ptr(), to, len) };
     Ok(())
 }

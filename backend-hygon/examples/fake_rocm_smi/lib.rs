@@ -97,10 +97,9 @@ unsafe extern "C" fn rsmi_dev_serial_number_get(index: u32, to: *mut c_char, len
         if to.is_null() || serial.len() >= length as usize {
             return Err(INSUFFICIENT_SIZE);
         }
-        for (i, byte) in serial.bytes().chain([0]).enumerate() {
-            // SAFETY: `to` is writable for `length` bytes.
-            unsafe { to.add(i).write(c_char::from_ne_bytes([byte])) };
-        }
+        let bytes: Vec<u8> = serial.bytes().chain([0]).collect();
+        // SAFETY: `to` is writable for `length` bytes, which is more than there are.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to.cast(), bytes.len()) };
         Ok(())
     })
 }

@@ -107,7 +107,7 @@ impl HyDmi for LoadedDmi {
         let (mut units, mut bytes) = (0, 0);
         // SAFETY: both are writable.
         self.remaining.check(unsafe { call(device, &raw mut units, &raw mut bytes) })?;
-        Ok((units as u64, bytes as u64))
+        Ok((units, bytes))
     }
 
     fn vdevice_info(&self, vdevice: u32) -> Result<DmiInfo, CallFailure> {
@@ -185,8 +185,8 @@ const EMPTY: dmiDeviceInfo = dmiDeviceInfo {
 fn told<P: Pointer>(symbol: &Symbol<P>, info: &dmiDeviceInfo) -> Result<DmiInfo, CallFailure> {
     Ok(DmiInfo {
         units: bounded(symbol, info.compute_unit_count, 4096)?,
-        memory: info.global_mem_size as u64,
-        used: info.usage_mem_size as u64,
+        memory: info.global_mem_size,
+        used: info.usage_mem_size,
         device: bounded(symbol, info.device_id, MAX_CARDS)?,
     })
 }
