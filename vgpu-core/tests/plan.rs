@@ -214,6 +214,25 @@ fn one_vdcu_per_container() {
 }
 
 #[test]
+fn a_part_that_shares_all_units_is_not_beside_one_with_units_of_its_own() {
+    let mut info = vdcu("d1", 60, Some(4));
+    info.guarantees.compute_kind = vgpu_core::ComputeKind::Partition;
+    let device = card("d1", Bytes::gib(32), 60, vec![info]);
+    let inventory = Inventory { devices: vec![device.clone()], links: vec![] };
+    let share = Some(ComputeShare { units: 15, of: n(60) });
+    let quota = Some(Bytes::gib(8));
+    let sizes = [Size { compute: share, memory: quota }, Size { compute: None, memory: quota }];
+    for (first, second) in [(0, 1), (1, 0), (0, 0), (1, 1)] {
+        let ask = |claim: &str, size| request(claim, Want::AtLeast(size));
+        let one = ask("c1", sizes[first]);
+        let answer = plan(&inventory, &[], &one, Policy::Binpack).expect("an empty card");
+        let held = Held::of(&device, &answer[0].step, &one.domain).expect("a carving step");
+        let next = plan(&inventory, &[held], &ask("c2", sizes[second]), Policy::Binpack);
+        assert_eq!(next.is_ok(), first == second, "{next:?}");
+    }
+}
+
+#[test]
 fn an_order_cannot_be_had_for_what_the_card_lacks() {
     let name = "d1";
     let device = card(name, Bytes::gib(32), 60, vec![vdcu(name, 60, None), whole(name)]);

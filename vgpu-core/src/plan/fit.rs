@@ -178,6 +178,9 @@ fn placed(
             Err(no_room(smallest.unwrap_or_default()))
         }
         Sized::Range(range, size) => {
+            if pack::mixes(info, held, size.compute.is_some()) {
+                return Err(no_room(format!("{size}, beside parts that have units otherwise")));
+            }
             room(device, info, range, held, size)?;
             if info.form == Form::Shared {
                 return Ok(shared(device, info, request, *size));

@@ -1,9 +1,10 @@
 //! Exact packing on one card: slots of a placement table, and masks of compute units.
 
 use crate::device::Device;
+use crate::guarantee::ComputeKind;
 use crate::order::Placement;
 use crate::plan::Held;
-use crate::scheme::{Profile, Slots};
+use crate::scheme::{Profile, SchemeInfo, Slots};
 use crate::size::ComputeShare;
 
 /// Where a profile goes: the free placement that leaves the most room for the rest of the table.
@@ -48,6 +49,14 @@ pub(super) fn mask(share: ComputeShare, held: &[&Held]) -> Option<Vec<u64>> {
         }
     }
     (missing == 0).then_some(mask)
+}
+
+/// Whether a part with units of its own would lie beside one that shares all units, or the other way
+/// round: where a share is a partition, such a neighbour would run on units that are another's.
+pub(super) fn mixes(info: &SchemeInfo, held: &[&Held], has_units: bool) -> bool {
+    info.guarantees.compute_kind == ComputeKind::Partition
+        && info.range().is_some()
+        && held.iter().any(|h| h.size.compute.is_some() != has_units)
 }
 
 fn is_free(slots: Slots, held: &[&Held]) -> bool {

@@ -21,7 +21,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::device::Device;
-use crate::plan::Held;
+use crate::plan::{Held, pack};
 use crate::scheme::{Range, SchemeInfo};
 use crate::size::{Bytes, ComputeShare, Size};
 
@@ -120,6 +120,10 @@ impl Unit {
         let none = CardRoom { units: 0, requests: Some(0) };
         let Some(range) = info.range() else { return none };
         if held.iter().any(|h| h.scheme != info.scheme) || self.memory.0 == 0 {
+            return none;
+        }
+        let has_units = self.compute == UnitCompute::Proportional && range.compute.is_some();
+        if pack::mixes(info, held, has_units) {
             return none;
         }
         let taken: u64 = held.iter().filter_map(|h| h.size.memory).map(|m| m.0).sum();
