@@ -1,12 +1,98 @@
-//! From a host to the reason why it has no backend.
+//! From a host to a backend, or to the reason why there is none.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use vgpu_core::{BackendFactory, Error, ErrorKind, Host, Probe, Vendor};
 
-use crate::pci;
+use crate::api::LoadFailure;
+use crate::backend::{CambriconBackend, CambriconOptions};
+use crate::cards::Cards;
+use crate::convert;
+use crate::host::{HostTree, LIBRARY, LIBRARY_FOLDERS};
+use crate::loaded::LoadedCndev;
 
-/// Looks for Cambricon cards on the PCI bus; nothing is loaded.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct CambriconFactory;
+/// Finds Cambricon cards and loads libcndev.
+///
+/// The library is [`Host::library`] alone where it is named. Else it is, on the process's own root, whatever the
+/// loader finds and `$NEUWARE_HOME`, and on any root the usual folders below [`Host::root`].
+#[derive(Debug, Default)]
+pub struct CambriconFactory {
+    options: CambriconOptions,
+    /// What was loaded, by what was asked for: a library is loaded once and never unloaded, and the names of its
+    /// cards are remembered with it.
+    loaded: Mutex<HashMap<OsString, Arc<Cards>>>,
+}
+
+impl CambriconFactory {
+    /// A factory whose backends have these options.
+    pub fn new(options: CambriconOptions) -> Self {
+        Self { options, loaded: Mutex::default() }
+    }
+
+    fn find(&self, host: &Host) -> Result<Probe, Error> {
+        if let Some(library) = &host.library {
+            let cards = self.load(library).map_err(|failure| convert::load_error(&failure))?;
+            return self.open(library, cards, host);
+        }
+        let tree = HostTree::new(&host.root);
+        let functions = tree.functions();
+        let mut refused: Option<Error> = None;
+        if tree.is_own() {
+            match self.load(Path::new(LIBRARY)) {
+                Ok(cards) => return self.open(Path::new(LIBRARY), cards, host),
+                // The loader has none of that name.
+                Err(LoadFailure::Open { .. }) => {}
+                Err(failure) => refused = Some(convert::load_error(&failure)),
+            }
+        }
+        for candidate in tree.candidates() {
+            match self.load(&candidate) {
+                Ok(cards) => return self.open(&candidate, cards, host),
+                // The first one's reason; the others are mostly copies of it.
+                Err(failure) => {
+                    refused.get_or_insert_with(|| convert::load_error(&failure));
+                }
+            }
+        }
+        match (refused, functions.as_slice()) {
+            (Some(why), []) => Err(why),
+            (Some(why), cards) => Err(why.with("cards", cards.join(", "))),
+            (None, []) => Ok(Probe::Absent(format!(
+                "no Cambricon card on the PCI bus and no {LIBRARY} below {}",
+                tree.root().display()
+            ))),
+            (None, cards) => Err(without_library(&tree, cards)),
+        }
+    }
+
+    /// The library's cards; a driver that was restarted since is the library's own business.
+    fn load(&self, library: &Path) -> Result<Arc<Cards>, LoadFailure> {
+        if let Some(cards) = self.loaded().get(library.as_os_str()) {
+            return Ok(Arc::clone(cards));
+        }
+        // Not under the lock: the library may take as long as it likes to start.
+        let api = Arc::new(LoadedCndev::load(library)?);
+        let cards = Arc::new(Cards::new(api));
+        Ok(Arc::clone(self.loaded().entry(library.as_os_str().to_owned()).or_insert(cards)))
+    }
+
+    fn open(&self, library: &Path, cards: Arc<Cards>, host: &Host) -> Result<Probe, Error> {
+        // A library that starts and cannot count cards is of no use to anybody.
+        cards
+            .api
+            .device_count()
+            .map_err(|failure| convert::error(&failure).with("library", library.display()))?;
+        Ok(Probe::Ready(Arc::new(CambriconBackend::open(cards, host, self.options.clone()))))
+    }
+
+    fn loaded(&self) -> std::sync::MutexGuard<'_, HashMap<OsString, Arc<Cards>>> {
+        // A map of pointers is whole after every statement, so a panic elsewhere does not spoil it.
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl BackendFactory for CambriconFactory {
     fn vendor(&self) -> Vendor {
@@ -14,82 +100,20 @@ impl BackendFactory for CambriconFactory {
     }
 
     fn probe(&self, host: &Host) -> Probe {
-        if let Some(library) = &host.library {
-            let why = "a library of Cambricon was named, and this version of vgpu loads none yet; \
-                       leave it out";
-            return Probe::Broken(unsupported(why).with("library", library.display()));
-        }
-        let cards = pci::cards(&host.root);
-        if cards.is_empty() {
-            let root = host.root.display();
-            return Probe::Absent(format!("no Cambricon card on the PCI bus below {root}"));
-        }
-        let why = "Cambricon cards are there, and this version of vgpu cannot serve them yet; \
-                   keep the vendor's own device plugin for them";
-        Probe::Broken(unsupported(why).with("cards", cards.join(", ")))
+        self.find(host).unwrap_or_else(|error| Probe::Broken(error.during("probe")))
     }
 }
 
-fn unsupported(why: &str) -> Error {
-    Error::new(ErrorKind::Unsupported, why).during("probe")
-}
-
-#[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::path::Path;
-
-    use super::*;
-
-    #[test]
-    fn a_bus_without_a_card_is_absent_with_the_reason() {
-        let root = tempfile::tempdir().expect("a folder");
-        for prepared in [false, true] {
-            if prepared {
-                function(root.path(), "0000:00:00.0", "0xcabc", "0x060400");
-                function(root.path(), "0000:3b:00.0", "0x10de", "0x120000");
-            }
-            match probe(root.path()) {
-                Probe::Absent(why) => assert!(why.contains("no Cambricon card"), "{why}"),
-                other => panic!("{other:?}"),
-            }
-        }
-    }
-
-    #[test]
-    fn a_card_is_told_with_its_address_and_not_as_absent() {
-        let root = tempfile::tempdir().expect("a folder");
-        function(root.path(), "0000:9f:00.0", "0xcabc", "0x120000");
-        function(root.path(), "0000:33:00.0", "0xcabc", "0x120000");
-        // A virtual function is a piece of a card, not a card.
-        let piece = function(root.path(), "0000:99:00.1", "0xcabc", "0x120000");
-        fs::write(piece.join("physfn"), "").expect("written");
-        let Probe::Broken(error) = probe(root.path()) else {
-            panic!("a card that cannot be served is not absent");
-        };
-        assert_eq!(error.kind, ErrorKind::Unsupported);
-        assert_eq!(error.context, [("cards".to_owned(), "0000:33:00.0, 0000:9f:00.0".to_owned())]);
-        assert!(error.message.contains("device plugin"), "it says what to do: {error}");
-    }
-
-    #[test]
-    fn a_named_library_is_not_passed_over_in_silence() {
-        let host = Host { library: Some("/opt/x.so".into()), ..Host::default() };
-        let Probe::Broken(error) = CambriconFactory.probe(&host) else {
-            panic!("a named library that nobody loads is told");
-        };
-        assert!(error.to_string().contains("/opt/x.so"), "{error}");
-    }
-
-    fn probe(root: &Path) -> Probe {
-        CambriconFactory.probe(&Host { root: root.to_owned(), library: None })
-    }
-
-    fn function(root: &Path, address: &str, vendor: &str, class: &str) -> std::path::PathBuf {
-        let folder = root.join("sys/bus/pci/devices").join(address);
-        fs::create_dir_all(&folder).expect("made");
-        fs::write(folder.join("vendor"), format!("{vendor}\n")).expect("written");
-        fs::write(folder.join("class"), format!("{class}\n")).expect("written");
-        folder
-    }
+fn without_library(tree: &HostTree, cards: &[String]) -> Error {
+    Error::new(
+        ErrorKind::NotFound,
+        format!(
+            "there are {} Cambricon cards ({}) and no {LIBRARY}; it comes with the driver's package, not with \
+             the toolkit: install that, or name the library",
+            cards.len(),
+            cards.join(", ")
+        ),
+    )
+    .with("read below", tree.root().display())
+    .with("folders", LIBRARY_FOLDERS.join(", "))
 }

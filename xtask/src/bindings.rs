@@ -15,6 +15,11 @@ struct Binding {
 
 const BINDINGS: &[Binding] = &[
     Binding {
+        header: "backend-cambricon/include/vgpu_cndev.h",
+        output: "backend-cambricon/src/bindings.rs",
+        allow: "(cndev|VGPU_CNDEV_).*",
+    },
+    Binding {
         header: "backend-hygon/include/vgpu_dmi.h",
         output: "backend-hygon/src/dmi/bindings.rs",
         allow: "(dmi|VGPU_DMI_).*",

@@ -1,0 +1,2 @@
+//! The contract on the fake library.
+fn main() {}
