@@ -55,7 +55,7 @@ fn mode(device: &DeviceId, present: Option<&Scheme>, wanted: Option<&Scheme>) ->
     match wanted {
         None if active => ModeInfo::always(device),
         None => ModeInfo { active, enter: idle, ..ModeInfo::always(device) },
-        Some(_) => ModeInfo { active, enter: idle, leave: idle, affects: vec![device.clone()] },
+        Some(_) => ModeInfo { active, enter: idle, leave: idle, ..ModeInfo::always(device) },
     }
 }
 
