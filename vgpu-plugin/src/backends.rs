@@ -82,9 +82,7 @@ impl LookArgs {
     /// The factory of a vendor and the host on which it looks; nothing for the scripted machine.
     pub fn real(&self, name: Name) -> Option<Choice> {
         let (factory, library): (Arc<dyn BackendFactory>, _) = match name {
-            Name::Cambricon => {
-                (Arc::new(CambriconFactory::default()), self.cndev_library.as_ref())
-            }
+            Name::Cambricon => (Arc::new(CambriconFactory::default()), self.cndev_library.as_ref()),
             Name::Hygon => {
                 let options = self.hygon_options();
                 (Arc::new(HygonFactory::new(options)), self.hydmi_library.as_ref())
