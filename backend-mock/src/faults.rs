@@ -1,10 +1,11 @@
 //! Faults on demand: what can happen to a machine, played when a test says so.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use vgpu_core::{
-    ClaimId, CreateOrder, DeviceId, Error, ErrorKind, Event, Holders, Meaning, Partition,
+    Bytes, ClaimId, CreateOrder, DeviceId, Error, ErrorKind, Event, Holders, Meaning, Partition,
     PartitionId, PartitionState, Shape, Subject, Vendor,
 };
 
@@ -216,6 +217,25 @@ impl Faults {
             let card = state.card_mut(&part.device())?;
             card.part(part)?;
             card.parts.retain(|p| p.listed.id != *part);
+            Ok(())
+        })
+    }
+
+    /// A container's memory limit changes from outside, or goes: another tool, or a driver loaded anew.
+    ///
+    /// # Errors
+    /// `NotFound`, and as [`Faults::add`].
+    pub fn limit(&self, device: &DeviceId, cgroup: &Path, memory: Option<Bytes>) -> Result<()> {
+        self.machine.change(|state| {
+            let limits = &mut state.card_mut(device)?.limits;
+            let Some(at) = limits.iter().position(|limit| limit.cgroup == cgroup) else {
+                let why = format!("no limit is set on {}", cgroup.display());
+                return Err(Error::new(ErrorKind::NotFound, why));
+            };
+            match memory {
+                Some(memory) => limits[at].memory = memory,
+                None => drop(limits.remove(at)),
+            }
             Ok(())
         })
     }

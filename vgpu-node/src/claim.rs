@@ -7,13 +7,14 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use vgpu_core::guarantee::{Guarantees, Minimum};
+use vgpu_core::health::Usage;
 use vgpu_core::id::{ClaimId, DeviceId, SlotId, TrustDomain, Vendor};
 use vgpu_core::order::{Grant, Target};
 use vgpu_core::ownership::Intent;
 use vgpu_core::plan::{Held, Modes, Step, Want};
 use vgpu_core::scheme::{Need, Scheme};
 use vgpu_core::size::Size;
-use vgpu_core::{Container, Device, Error, ErrorKind, Result};
+use vgpu_core::{Confinement, Container, Device, Error, ErrorKind, Result};
 
 use crate::offer::ResourceName;
 use crate::publish::{ClaimFacts, GrantFacts};
@@ -196,6 +197,10 @@ pub struct Claim {
     pub work: Arc<Mutex<()>>,
     /// Order of allocation in this process, ledger first.
     pub turn: u64,
+    /// What its grants use, by their place among them, as far as the drivers told at the last look.
+    pub usage: BTreeMap<usize, Usage>,
+    /// What confining its container came to, if this process did so.
+    pub confinement: Option<Confinement>,
     /// The last failure to prepare or release it, for people.
     pub trouble: Option<String>,
 }
@@ -209,6 +214,8 @@ impl Claim {
             absent: false,
             work: Arc::default(),
             turn,
+            usage: BTreeMap::new(),
+            confinement: None,
             trouble: None,
         }
     }

@@ -88,7 +88,7 @@ fn is_hosts(inode: u64, root: &Path) -> bool {
     inode == Container::HOST_PID_NAMESPACE || namespace(1, root).is_ok_and(|hosts| hosts == inode)
 }
 
-fn namespace(pid: u32, root: &Path) -> io::Result<u64> {
+pub(crate) fn namespace(pid: u32, root: &Path) -> io::Result<u64> {
     fs::metadata(root.join(format!("proc/{pid}/ns/pid"))).map(|namespace| namespace.ino())
 }
 

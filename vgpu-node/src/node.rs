@@ -69,6 +69,8 @@ pub(crate) struct State {
     pub(crate) claims: Claims,
     pub(crate) health: HealthPolicy,
     pub(crate) absence: Absence,
+    /// Limits that were found gone or changed, and set again.
+    pub(crate) limit_repairs: u64,
     offers: Vec<Offer>,
     /// Why the last configuration was not taken, if so.
     offers_trouble: Option<Error>,
@@ -113,6 +115,7 @@ impl Node {
                 claims: Claims::restored(records),
                 health: HealthPolicy::new(options.health.clone()),
                 absence: Absence::new(options.absence),
+                limit_repairs: 0,
                 offers: Vec::new(),
                 offers_trouble: None,
             }),

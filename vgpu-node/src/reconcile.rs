@@ -24,12 +24,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Node {
     /// Looks at everything afresh: probes and scans, reads each card's health, withdraws the specs
-    /// of parts that vanished, goes on with releases that could not end, and tells the kubelet.
+    /// of parts that vanished, sets limits on containers again that went, goes on with releases that could not end, and tells the kubelet.
     pub fn refresh(&self) {
         self.inventory.refresh();
         self.note_shut_lanes();
         self.read_health();
         self.check_parts();
+        self.look_at_containers();
         self.go_on_releasing();
         self.relist();
     }
@@ -121,6 +122,9 @@ impl Node {
             if done == Confinement::Set {
                 all = Confinement::Set;
             }
+        }
+        if let Some(claim) = self.state().claims.find_mut(claim) {
+            claim.confinement = Some(all);
         }
         Ok(all)
     }

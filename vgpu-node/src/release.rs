@@ -80,7 +80,11 @@ impl Node {
         }
     }
 
-    fn unconfine(&self, target: &Target, container: &vgpu_core::Container) -> Result<()> {
+    pub(crate) fn unconfine(
+        &self,
+        target: &Target,
+        container: &vgpu_core::Container,
+    ) -> Result<()> {
         let device = target.grant.device();
         let (target, container) = (target.clone(), container.clone());
         self.lanes(&device)?.change(&device, "unconfine", move |b| b.unconfine(&target, &container))

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, text};
@@ -10,7 +11,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use vgpu_core::{Bytes, Usage};
 use vgpu_node::Node;
+use vgpu_node::claim::Holder;
 use vgpu_node::inventory::Presence;
 
 use vgpu_node::ResourceName;
@@ -23,6 +26,10 @@ pub(crate) struct Metrics {
     claims: Family<ClaimLabels, Gauge>,
     cards: Family<CardLabels, Gauge>,
     enforcement: Family<EnforcementLabels, Gauge>,
+    used: Family<UseLabels, Gauge>,
+    limit: Family<UseLabels, Gauge>,
+    busy: Family<UseLabels, Gauge<f64, AtomicU64>>,
+    repairs: Gauge,
     reloads: Family<ReloadLabels, Counter>,
     hook_calls: Family<ReloadLabels, Counter>,
 }
@@ -76,6 +83,18 @@ struct EnforcementLabels {
     level: String,
 }
 
+/// Whose use it is; pod, namespace and container are empty where the kubelet did not name them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct UseLabels {
+    claim: String,
+    resource: String,
+    device: String,
+    scheme: String,
+    namespace: String,
+    pod: String,
+    container: String,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReloadLabels {
     outcome: Outcome,
@@ -90,6 +109,8 @@ impl Metrics {
         let claims = Family::default();
         let cards = Family::default();
         let enforcement = Family::default();
+        let (used, limit, busy) = (Family::default(), Family::default(), Family::default());
+        let repairs = Gauge::default();
         let reloads = Family::default();
         let hook_calls = Family::default();
         let unit = prometheus_client::registry::Unit::Seconds;
@@ -100,10 +121,33 @@ impl Metrics {
         registry.register("card_up", "1 for a card that answers, 0 for a lost one", cards.clone());
         let help = "1 for the level that is enforced for a claim, per axis";
         registry.register("claim_enforcement", help, enforcement.clone());
+        let bytes = prometheus_client::registry::Unit::Bytes;
+        let help = "Device memory that a claim's grant uses, where the driver tells it";
+        registry.register_with_unit("claim_memory_used", help, bytes.clone(), used.clone());
+        let help = "Device memory limit of a claim's grant as the driver has it in force";
+        registry.register_with_unit("claim_memory_limit", help, bytes, limit.clone());
+        let help = "Busy share of a claim's grant over the driver's own window";
+        let ratio = prometheus_client::registry::Unit::Ratios;
+        registry.register_with_unit("claim_busy", help, ratio, busy.clone());
+        let help = "Memory limits of containers that were found gone or changed, and set again";
+        registry.register("limit_repairs", help, repairs.clone());
         registry.register("config_reloads", "Configurations taken or refused", reloads.clone());
         registry.register("hook_calls", "Containers confined or refused", hook_calls.clone());
         let registry = Mutex::new(registry);
-        Self { registry, calls, slots, claims, cards, enforcement, reloads, hook_calls }
+        Self {
+            registry,
+            calls,
+            slots,
+            claims,
+            cards,
+            enforcement,
+            used,
+            limit,
+            busy,
+            repairs,
+            reloads,
+            hook_calls,
+        }
     }
 
     pub(crate) fn call(&self, call: Call, resource: &ResourceName, took: Duration, ok: bool) {
@@ -130,6 +174,19 @@ impl Metrics {
         out
     }
 
+    /// What the driver does not give is absent, not zero.
+    fn tell_use(&self, labels: &UseLabels, usage: &Usage) {
+        if let Some(used) = usage.memory {
+            self.used.get_or_create(labels).set(gauge(used));
+        }
+        if let Some(limit) = usage.limit {
+            self.limit.get_or_create(labels).set(gauge(limit));
+        }
+        if let Some(ppm) = usage.busy_ppm {
+            self.busy.get_or_create(labels).set(f64::from(ppm) / 1e6);
+        }
+    }
+
     fn gather(&self, node: &Node) {
         self.slots.clear();
         for (resource, slots) in node.listing().iter() {
@@ -149,13 +206,32 @@ impl Metrics {
             let up = i64::from(card.presence == Presence::Here);
             self.cards.get_or_create(&labels).set(up);
         }
+        self.repairs.set(i64::try_from(node.limit_repairs()).unwrap_or(i64::MAX));
         self.claims.clear();
         self.enforcement.clear();
+        self.used.clear();
+        self.limit.clear();
+        self.busy.clear();
         for claim in node.claims() {
             let resource = claim.resource.to_string();
             let labels = ClaimLabels { resource: resource.clone(), state: claim.state };
             self.claims.get_or_create(&labels).inc();
             for grant in claim.grants {
+                if let Some(usage) = grant.usage {
+                    let holder = claim.holder.clone();
+                    let of =
+                        |part: fn(Holder) -> String| holder.clone().map(part).unwrap_or_default();
+                    let labels = UseLabels {
+                        claim: claim.claim.to_string(),
+                        resource: resource.clone(),
+                        device: grant.device.to_string(),
+                        scheme: grant.scheme.to_string(),
+                        namespace: of(|holder| holder.namespace),
+                        pod: of(|holder| holder.pod),
+                        container: of(|holder| holder.container),
+                    };
+                    self.tell_use(&labels, &usage);
+                }
                 for (axis, level) in [
                     ("memory", grant.levels.memory),
                     ("compute", grant.levels.compute),
@@ -174,6 +250,11 @@ impl Metrics {
             }
         }
     }
+}
+
+/// Bytes as Prometheus counts here.
+fn gauge(bytes: Bytes) -> i64 {
+    i64::try_from(bytes.0).unwrap_or(i64::MAX)
 }
 
 fn outcome(ok: bool) -> Outcome {

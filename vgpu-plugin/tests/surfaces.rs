@@ -63,6 +63,7 @@ async fn metrics_and_health_tell_what_is() {
     let address = agent.metrics_address().expect("it is bound");
     let (pod, _) = stage.run("holder", MEM, 4).await;
     stage.served(&agent).await;
+    tokio::task::block_in_place(|| agent.node().refresh());
     let (head, body) = tokio::task::block_in_place(|| get(address, "/metrics"));
     assert!(head.starts_with("HTTP/1.1 200") && head.contains("openmetrics-text"), "{head}");
     assert!(body.ends_with("# EOF\n"));
@@ -81,6 +82,11 @@ async fn metrics_and_health_tell_what_is() {
         let labels = [claim.as_str(), axis, level];
         assert_eq!(series("vgpu_claim_enforcement{", &labels), 1.0, "{axis}");
     }
+    let whose = [claim.as_str(), MEM, "pod=\"holder\"", "container=\"main\""];
+    let limit = series("vgpu_claim_memory_limit_bytes{", &whose);
+    assert_eq!(limit, (4_u64 << 30) as f64);
+    assert!(series("vgpu_claim_memory_used_bytes{", &whose) <= limit);
+    assert_eq!(series("vgpu_limit_repairs", &[]), 0.0);
     let calls = ["Allocate", MEM, "Ok"];
     assert_eq!(series("vgpu_kubelet_call_seconds_count{", &calls), 1.0);
     let up = body.lines().filter(|l| l.starts_with("vgpu_card_up{") && l.ends_with(" 1"));
