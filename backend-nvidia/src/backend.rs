@@ -1,5 +1,6 @@
 //! The backend: what is loaded, and the cards that it finds.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use crate::cards::Cards;
 use crate::convert;
 use crate::health::Events;
 use crate::host::HostTree;
+use crate::isolation::{Capability, Delivery};
 use crate::schemes;
 use crate::topology;
 
@@ -24,6 +26,10 @@ pub struct NvidiaOptions {
     /// Where the driver's libraries and programs lie on the host: `/`, or where a driver container
     /// puts them, `/run/nvidia/driver`. Read below [`Host::root`]; edits name it as on the host.
     pub driver_root: PathBuf,
+    /// Which sets of the driver's files containers get.
+    pub capabilities: BTreeSet<Capability>,
+    /// How those files get into a container.
+    pub delivery: Delivery,
     /// How long a failed wait for events pauses, so that a storm of errors is no busy loop.
     pub pause: Duration,
     /// How long a card that could not be watched for events is left alone.
@@ -36,6 +42,8 @@ impl Default for NvidiaOptions {
     fn default() -> Self {
         Self {
             driver_root: PathBuf::from("/"),
+            capabilities: BTreeSet::from([Capability::Compute, Capability::Utility]),
+            delivery: Delivery::default(),
             pause: Duration::from_secs(1),
             watch_again: Duration::from_secs(10),
             thermal_margin: 3,

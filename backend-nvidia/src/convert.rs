@@ -7,6 +7,7 @@ use vgpu_core::device::LinkKind;
 use vgpu_core::{Error, ErrorKind};
 
 use crate::api::{FailureCause, LoadFailure, NvmlFailure, PciInfo, TopologyLevel, Version};
+use crate::elf::Machine;
 
 /// The library's name in [`vgpu_core::VendorCode`].
 pub(crate) const LIBRARY: &str = "libnvidia-ml";
@@ -23,6 +24,15 @@ pub(crate) fn error(failure: &NvmlFailure) -> Error {
 /// A library that could not be made use of, with what to do about it.
 pub(crate) fn load_error(failure: &LoadFailure) -> Error {
     match failure {
+        LoadFailure::Open { library, .. } if is_foreign(library) => Error::new(
+            ErrorKind::Invalid,
+            format!(
+                "{library} is for {}, and this program is for {}; name the libnvidia-ml.so.1 of this \
+                 machine's driver",
+                Machine::of(Path::new(library)).map_or_else(String::new, |m| m.to_string()),
+                Machine::here()
+            ),
+        ),
         LoadFailure::Open { library, .. } => Error::new(
             // The loader's words do not tell the two apart, the file does.
             match library.contains('/') && !Path::new(library).exists() {
@@ -37,6 +47,10 @@ pub(crate) fn load_error(failure: &LoadFailure) -> Error {
         ),
         LoadFailure::Start { library, failure } => error(failure).with("library", library),
     }
+}
+
+fn is_foreign(library: &str) -> bool {
+    Machine::of(Path::new(library)).is_some_and(|machine| machine != Machine::here())
 }
 
 /// Whether a failure is about NVML as a whole, so that asking about the next card is of no use.

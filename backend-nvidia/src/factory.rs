@@ -39,6 +39,9 @@ impl NvidiaFactory {
         }
         let tree = HostTree::new(&host.root, &self.options.driver_root);
         let functions = tree.functions();
+        if tree.lacks_driver_root() {
+            return without_driver_root(&tree, &functions);
+        }
         let mut refused: Option<Error> = None;
         for candidate in tree.nvml_candidates() {
             match self.load(&candidate) {
@@ -107,6 +110,20 @@ impl BackendFactory for NvidiaFactory {
     fn probe(&self, host: &Host) -> Probe {
         self.find(host).unwrap_or_else(|error| Probe::Broken(error.during("probe")))
     }
+}
+
+/// A driver that is not there yet, on a host that has cards for it: it may still be installed.
+fn without_driver_root(tree: &HostTree, cards: &[String]) -> Result<Probe, Error> {
+    let why = format!(
+        "the driver root {} is not there; correct nvidia.driverRoot, or start what installs the \
+         driver there",
+        tree.driver_root().display()
+    );
+    if cards.is_empty() {
+        return Ok(Probe::Absent(format!("no NVIDIA card on the PCI bus, and {why}")));
+    }
+    let error = Error::new(ErrorKind::NotFound, why).with("cards", cards.join(", "));
+    Err(error.with("read below", tree.read_at(tree.driver_root()).display()))
 }
 
 fn without_library(tree: &HostTree, cards: &[String]) -> Error {

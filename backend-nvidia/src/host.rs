@@ -120,6 +120,41 @@ impl HostTree {
         metadata.file_type().is_char_device().then(|| (major(number), minor(number)))
     }
 
+    /// Whether the driver is said to lie in a folder of its own, and that is not there.
+    pub(crate) fn lacks_driver_root(&self) -> bool {
+        self.driver_root != Path::new("/") && !self.has(&self.driver_root)
+    }
+
+    /// Where the kernel looks for firmware, first to last, on the host: the folder that it was told at
+    /// its start, and the usual ones of the host and of the driver's root.
+    pub(crate) fn firmware_folders(&self) -> Vec<PathBuf> {
+        let text = |file: &str| {
+            let text = fs::read_to_string(self.read_at(Path::new(file))).ok()?;
+            Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+        };
+        let told = text("/sys/module/firmware_class/parameters/path").map(PathBuf::from);
+        let release = text("/proc/sys/kernel/osrelease");
+        let mut folders: Vec<PathBuf> = told.into_iter().collect();
+        for root in [self.driver_root.as_path(), Path::new("/")] {
+            let usual = root.join("lib/firmware");
+            if let Some(release) = &release {
+                folders.push(usual.join("updates").join(release));
+            }
+            folders.push(usual.join("updates"));
+            folders.extend(release.as_ref().map(|release| usual.join(release)));
+            folders.push(usual);
+        }
+        folders.dedup();
+        folders
+    }
+
+    /// Names in a folder of the host, sorted; none for a folder that is not there.
+    pub(crate) fn names(&self, on_host: &Path) -> Vec<String> {
+        let mut found = names(&self.read_at(on_host));
+        found.sort();
+        found
+    }
+
     /// Whether a path of the host is there.
     pub(crate) fn has(&self, on_host: &Path) -> bool {
         // Not followed: an absolute link leads elsewhere here than it does on the host.

@@ -20,6 +20,7 @@ mod bindings;
 mod cards;
 mod convert;
 mod decode;
+mod elf;
 mod factory;
 mod health;
 mod host;
@@ -41,6 +42,7 @@ pub use crate::api::{
 pub use crate::backend::{NvidiaBackend, NvidiaOptions};
 pub use crate::factory::NvidiaFactory;
 pub use crate::health::{XID_RECOVERY_ACTION, XIDS, Xid, xid};
+pub use crate::isolation::{Capability, Delivery};
 pub use crate::loaded::LoadedNvml;
 pub use crate::mig::api::{
     ComputeInstanceProfile, GpuInstance, GpuInstanceProfile, MAX_INSTANCES, MAX_PROFILES,

@@ -10,7 +10,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use tempfile::TempDir;
-use vgpu_backend_nvidia::NvidiaFactory;
+use vgpu_backend_nvidia::{NvidiaFactory, NvidiaOptions};
 use vgpu_core::{
     Backend, BackendFactory, DeviceId, Error, ErrorKind, Grant, Host, Meaning, Probe, Target,
 };
@@ -67,6 +67,46 @@ fn a_named_library_that_is_none_is_broken() {
     fs::create_dir_all(&found).expect("made");
     fs::copy(&text, found.join("libnvidia-ml.so.1")).expect("copied");
     assert_eq!(broken(&factory, &host(folder.path(), None)).kind, ErrorKind::Io);
+}
+
+#[test]
+fn a_driver_root_that_is_not_there_is_told() {
+    let root = tempfile::tempdir().expect("a folder");
+    let factory = || {
+        NvidiaFactory::new(NvidiaOptions {
+            driver_root: "/run/nvidia/driver".into(),
+            ..NvidiaOptions::default()
+        })
+    };
+    let there = |path: &str, text: &str| {
+        let path = root.path().join(path);
+        fs::create_dir_all(path.parent().expect("below the root")).expect("made");
+        fs::write(path, text).expect("written");
+    };
+    match factory().probe(&host(root.path(), None)) {
+        Probe::Absent(why) => assert!(why.contains("/run/nvidia/driver"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+    there("sys/bus/pci/devices/0000:3b:00.0/vendor", "0x10de\n");
+    there("sys/bus/pci/devices/0000:3b:00.0/class", "0x030200\n");
+    let error = broken(&factory(), &host(root.path(), None));
+    assert_eq!(error.kind, ErrorKind::NotFound);
+    let said = error.to_string();
+    assert!(said.contains("/run/nvidia/driver is not there") && said.contains("0000:3b"), "{said}");
+}
+
+#[test]
+fn a_library_of_another_machine_is_told() {
+    let root = tempfile::tempdir().expect("a folder");
+    let folder = root.path().join("usr/lib64");
+    fs::create_dir_all(&folder).expect("made");
+    let mut foreign = fs::read(built("libfake_nvml.so")).expect("the fake");
+    // The machine that its header names: none that there is.
+    foreign[18..20].copy_from_slice(&[0x34, 0x12]);
+    fs::write(folder.join("libnvidia-ml.so.1"), foreign).expect("written");
+    let error = broken(&NvidiaFactory::default(), &host(root.path(), None));
+    assert_eq!(error.kind, ErrorKind::Invalid);
+    assert!(error.message.contains("machine 4660"), "{error}");
 }
 
 #[test]

@@ -70,9 +70,8 @@ impl Node {
     fn look_at(&self, device: &DeviceId, claim: &ClaimId, at: usize) -> Result<()> {
         let Ok(known) = self.claim(claim) else { return Ok(()) };
         let record = &known.record;
-        let Some(target) = record.grants.get(at).and_then(|grant| grant.target.clone()) else {
-            return Ok(());
-        };
+        let Some(grant) = record.grants.get(at) else { return Ok(()) };
+        let Some(target) = grant.target.clone() else { return Ok(()) };
         let usage = match subject(&target, record.container.as_ref()) {
             Some(subject) => self.use_of(device, subject)?,
             None => None,
@@ -83,14 +82,23 @@ impl Node {
                 None => drop(claim.usage.remove(&at)),
             }
         }
-        let Some(memory) = limited(&target) else { return Ok(()) };
-        match &record.container {
-            Some(container) if known.confinement != Some(Confinement::NotNeeded) => {
-                self.keep_limit(claim, &target, container, memory, usage.and_then(|u| u.limit));
-                Ok(())
-            }
-            _ => Ok(()),
+        // Only a grant that needs it has a hook that tells the container.
+        let (Some(memory), Some(container)) = (grant.size.memory, &record.container) else {
+            return Ok(());
+        };
+        if known.confinement == Some(Confinement::NotNeeded) {
+            return Ok(());
         }
+        let on_cgroup = match &target.grant {
+            Grant::Whole(_) => return Ok(()),
+            Grant::Shared { .. } => usage,
+            // The part has a reading of its own, and the container another.
+            Grant::Part(_) => {
+                self.use_of(device, Subject::Cgroup(device.clone(), container.cgroup.clone()))?
+            }
+        };
+        self.keep_limit(claim, &target, container, memory, on_cgroup.and_then(|u| u.limit));
+        Ok(())
     }
 
     /// What is read of a subject; nothing where the driver counts nothing for it.
@@ -222,14 +230,6 @@ fn subject(target: &Target, container: Option<&Container>) -> Option<Subject> {
         Grant::Shared { device, .. } => {
             container.map(|c| Subject::Cgroup(device.clone(), c.cgroup.clone()))
         }
-    }
-}
-
-/// The memory limit of a share without an object.
-fn limited(target: &Target) -> Option<Bytes> {
-    match &target.grant {
-        Grant::Shared { size, .. } => size.memory,
-        Grant::Part(_) | Grant::Whole(_) => None,
     }
 }
 

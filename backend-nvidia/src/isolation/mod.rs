@@ -12,12 +12,14 @@
 //! have, so that they can be looked at on any machine; everywhere else a missing node or library is
 //! an error.
 
-mod driver;
+mod files;
+mod libraries;
 mod nodes;
+mod sets;
 
 use std::path::Path;
 
-use vgpu_core::edits::{ContainerEdits, Hook, HookAction, HookStage};
+use vgpu_core::edits::{ContainerEdits, DeviceNode, Hook, HookAction, HookStage};
 use vgpu_core::isolation::Isolation;
 use vgpu_core::order::{Grant, Target};
 use vgpu_core::{
@@ -27,9 +29,11 @@ use vgpu_core::{
 use crate::api::NvmlFailure;
 use crate::backend::NvidiaBackend;
 use crate::convert;
-use crate::isolation::driver::Libraries;
+use crate::isolation::libraries::Libraries;
 use crate::isolation::nodes::Nodes;
 use crate::partition;
+
+pub use crate::isolation::sets::{Capability, Delivery};
 
 /// The card that a grant is on, and which GPU and compute instance of it.
 struct Granted {
@@ -60,17 +64,20 @@ impl NvidiaBackend {
         let granted: Vec<Granted> =
             targets.iter().map(|target| self.granted(&target.grant)).collect::<Result<_>>()?;
         let version = self.api().driver_version().map_err(|failure| convert::error(&failure))?;
-        let libraries = Libraries::find(&self.tree, &version);
+        let asked = &self.options.capabilities;
+        let libraries = Libraries::find(&self.tree, &version, asked);
         let nodes = Nodes::new(&self.tree);
         let stand_in = self.named && libraries.is_empty() && !nodes.kernel_has_driver();
         if !stand_in {
-            libraries.check(&self.tree, &version)?;
+            libraries.check(&self.tree, &version, asked)?;
         }
         // What is meant for one tenant alone is shown only to one that shares no card at all.
         let exclusive = targets.iter().all(|target| matches!(target.grant, Grant::Whole(_)));
-        let mut edits = common(&nodes, libraries, exclusive, stand_in)?;
-        edits.mounts.extend(driver::programs(&self.tree, exclusive));
-        edits.mounts.extend(driver::sockets(&self.tree, exclusive));
+        let mut edits = libraries.edits(self.options.delivery);
+        edits.nodes = nodes.control(exclusive, stand_in)?;
+        // A runtime of NVIDIA's would take an absent variable for "all cards", and inject them.
+        edits.env.insert(0, ("NVIDIA_VISIBLE_DEVICES".into(), "void".into()));
+        edits.mounts.extend(files::mounts(&self.tree, &version, asked, exclusive));
         for (target, granted) in targets.iter().zip(granted) {
             if self.memory_limit(&target.grant, granted.index)?.is_some() {
                 let hook = Hook {
@@ -140,38 +147,21 @@ impl NvidiaBackend {
             edits.nodes.push(nodes.capability(minor, gpu, None, stand_in)?);
             edits.nodes.push(nodes.capability(minor, gpu, Some(compute), stand_in)?);
         }
-        if whole {
+        // Instances do not draw, but for profiles of their own.
+        let draws = self.options.capabilities.contains(&Capability::Graphics) && mig.is_none();
+        if whole || draws {
             let address = match self.api().pci_info(index) {
                 Ok(pci) => Some(pci.address),
                 Err(failure) if failure.is_unsupported() => None,
                 Err(failure) => return Err(error(failure)),
             };
-            edits.nodes.extend(address.iter().flat_map(|address| nodes.display(address)));
+            let display = address.iter().flat_map(|address| nodes.display(address));
+            // A share draws without a display: its own card's node for rendering, and no other.
+            let shown = |node: &DeviceNode| whole || nodes::renders(node);
+            edits.nodes.extend(display.filter(shown));
         }
         Ok(edits)
     }
-}
-
-fn common(
-    nodes: &Nodes<'_>,
-    libraries: Libraries,
-    exclusive: bool,
-    stand_in: bool,
-) -> Result<ContainerEdits> {
-    let mut edits = ContainerEdits {
-        nodes: nodes.control(exclusive, stand_in)?,
-        // A runtime of NVIDIA's would take an absent variable for "all cards", and inject them.
-        env: vec![("NVIDIA_VISIBLE_DEVICES".into(), "void".into())],
-        ..ContainerEdits::default()
-    };
-    let actions = [
-        (!libraries.links.is_empty()).then_some(HookAction::Link(libraries.links)),
-        (!libraries.folders.is_empty()).then_some(HookAction::LoaderCache(libraries.folders)),
-    ];
-    edits.mounts = libraries.mounts;
-    let hook = |action| Hook { stage: HookStage::CreateContainer, action };
-    edits.hooks = actions.into_iter().flatten().map(hook).collect();
-    Ok(edits)
 }
 
 fn in_mig_mode(device: &DeviceId) -> Error {

@@ -115,6 +115,12 @@ impl<'t> Nodes<'t> {
     }
 }
 
+/// Whether a display node is for rendering alone, which needs no rights over the display.
+pub(crate) fn renders(node: &DeviceNode) -> bool {
+    let name = node.path.file_name().unwrap_or_default();
+    name.as_encoded_bytes().starts_with(b"renderD")
+}
+
 /// A node of the driver.
 struct Known<'p> {
     path: &'p str,

@@ -86,12 +86,24 @@ impl NvidiaBackend {
     pub(crate) fn limit(&self, target: &Target, container: &Container) -> Result<Confinement> {
         let device = target.grant.device();
         let index = self.cards.index(&device)?;
-        let Some(memory) = self.memory_limit(&target.grant, index)? else {
-            return Ok(Confinement::NotNeeded);
-        };
+        match self.memory_limit(&target.grant, index)? {
+            None => Ok(Confinement::NotNeeded),
+            Some(memory) => self.limit_memory(&device, &target.grant.scheme(), memory, container),
+        }
+    }
+
+    /// Sets a container's memory limit on a card and reads it back.
+    pub(crate) fn limit_memory(
+        &self,
+        device: &DeviceId,
+        scheme: &Scheme,
+        memory: Bytes,
+        container: &Container,
+    ) -> Result<Confinement> {
+        let index = self.cards.index(device)?;
         let cgroup = self.leaf(container)?;
-        let soft = soft_limit(&target.grant.scheme(), memory);
-        let told = |failure: &NvmlFailure| refused(failure, &device, container);
+        let soft = soft_limit(scheme, memory);
+        let told = |failure: &NvmlFailure| refused(failure, device, container);
         self.api()
             .set_memory_limits(index, &cgroup, soft.0, Some(memory.0))
             .map_err(|failure| told(&failure))?;
@@ -106,21 +118,27 @@ impl NvidiaBackend {
             Bytes(read.soft)
         );
         let error = Error::new(ErrorKind::Vendor, why);
-        Err(error.with("device", &device).with("cgroup", container.cgroup.display()))
+        Err(error.with("device", device).with("cgroup", container.cgroup.display()))
     }
 
-    /// Takes the limit of a grant back; with the cgroup it is gone by itself.
+    /// Takes the limit of a grant back.
     pub(crate) fn unlimit(&self, target: &Target, container: &Container) -> Result<()> {
-        let device = target.grant.device();
-        let Grant::Shared { size: Size { memory: Some(_), .. }, .. } = &target.grant else {
-            return Ok(());
-        };
+        match &target.grant {
+            Grant::Shared { device, size: Size { memory: Some(_), .. }, .. } => {
+                self.unlimit_memory(device, container)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes a container's memory limit on a card back; with the cgroup it is gone by itself.
+    pub(crate) fn unlimit_memory(&self, device: &DeviceId, container: &Container) -> Result<()> {
         let cgroup = self.tree.read_at(&container.cgroup);
         if !cgroup.is_dir() {
             return Ok(());
         }
-        let index = self.cards.index(&device)?;
-        let told = |failure: &NvmlFailure| refused(failure, &device, container);
+        let index = self.cards.index(device)?;
+        let told = |failure: &NvmlFailure| refused(failure, device, container);
         let cleared = match self.own_limits(index, &cgroup) {
             Ok(None) => return Ok(()),
             Ok(Some(_)) => self.api().set_memory_limits(index, &cgroup, 0, None),
@@ -134,7 +152,7 @@ impl NvidiaBackend {
                     shown(hard)
                 );
                 let error = Error::new(ErrorKind::Vendor, why);
-                Err(error.with("device", &device).with("cgroup", container.cgroup.display()))
+                Err(error.with("device", device).with("cgroup", container.cgroup.display()))
             }
             // Where the driver has no limits any more, those that it had went with it.
             Err(failure) if failure.is_unsupported() => Ok(()),

@@ -7,6 +7,7 @@ mod health;
 mod mig;
 mod nvml;
 mod parts;
+mod trees;
 
 use std::path::Path;
 use std::sync::Arc;
