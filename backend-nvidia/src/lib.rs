@@ -41,7 +41,7 @@ pub use crate::api::{
 };
 pub use crate::backend::{NvidiaBackend, NvidiaOptions};
 pub use crate::factory::NvidiaFactory;
-pub use crate::health::{XID_RECOVERY_ACTION, XIDS, Xid, xid};
+pub use crate::health::{Action, XID_RECOVERY_ACTION, XIDS, Xid, xid};
 pub use crate::isolation::{Capability, Delivery};
 pub use crate::loaded::LoadedNvml;
 pub use crate::mig::api::{

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use strum::IntoEnumIterator;
 use vgpu_backend_mock::{Machine, MachineSpec, MockFactory, Preset};
 use vgpu_core::{Backend, BackendFactory, Host, Probe};
-use vgpu_plugin::backends::LookArgs;
 pub(crate) use vgpu_plugin::backends::Name;
+use vgpu_plugin::backends::{LookArgs, Settings};
 
 use crate::failure::Failure;
 use crate::input;
@@ -40,7 +40,7 @@ impl Sources {
 
     /// The factory of a backend, and the host on which it looks.
     pub(crate) fn factory(&self, name: Name) -> Result<(Arc<dyn BackendFactory>, Host), Failure> {
-        if let Some(choice) = self.look.real(name) {
+        if let Some(choice) = self.look.real(name, &Settings::default()) {
             return Ok((choice.factory, choice.host));
         }
         let host = Host { root: self.look.host_root.clone(), library: None };

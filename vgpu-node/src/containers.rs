@@ -51,6 +51,16 @@ impl Node {
         self.state().limit_repairs
     }
 
+    /// What the grants of each claim use, by their place in [`ClaimStatus::grants`], as far as the
+    /// drivers told at the last look. Apart from the status, which changes only as the claim does.
+    ///
+    /// [`ClaimStatus::grants`]: crate::ClaimStatus::grants
+    pub fn usage(&self) -> BTreeMap<ClaimId, BTreeMap<usize, Usage>> {
+        let state = self.state();
+        let told = state.claims.iter().filter(|claim| !claim.usage.is_empty());
+        told.map(|claim| (claim.record.claim.clone(), claim.usage.clone())).collect()
+    }
+
     fn look_at_card(&self, device: &DeviceId, grants: &[(ClaimId, usize)]) {
         for (claim, at) in grants {
             match self.look_at(device, claim, *at) {

@@ -5,7 +5,7 @@
 //! | --- | --- |
 //! | [`offer`], [`slots`] | what is offered, laid over the cards as ids |
 //! | [`listing`], [`prefer`] | what the kubelet is told, and which ids a container should get |
-//! | [`claim`], [`node`] | claims and the node that has them; `identify`, `prepare`, `release`, `reconcile`, `containers`, `adopt` act on it |
+//! | [`claim`], [`node`] | claims and the node that has them; `identify`, `prepare`, `release`, `reconcile`, `containers`, `republish`, `adopt` act on it |
 //! | [`absence`] | when the kubelet's silence is proof that a pod is gone |
 //! | [`ledger`] | the journal that survives a crash |
 //! | [`lanes`], [`inventory`] | calls to drivers that may hang, and what they say is there |
@@ -34,6 +34,7 @@ mod prepare;
 pub mod publish;
 mod reconcile;
 mod release;
+mod republish;
 pub mod slots;
 pub mod status;
 pub mod watch;

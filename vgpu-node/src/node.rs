@@ -26,6 +26,7 @@ use crate::offer::{Offer, OfferKind, ResourceName};
 use crate::points::FaultPoints;
 use crate::prefer::{self, Preference};
 use crate::publish::{SpecOptions, Specs};
+use crate::republish::Comparing;
 use crate::slots::{self, Layout, Resource};
 
 /// How a node is set up.
@@ -61,6 +62,7 @@ pub struct Node {
     changed: Mutex<Vec<Box<dyn Fn() + Send + Sync>>>,
     /// One lock a card, held from the look at what is there until what was made is known.
     making: Mutex<BTreeMap<DeviceId, Arc<Mutex<()>>>>,
+    pub(crate) comparing: Comparing,
     started: Instant,
 }
 
@@ -123,6 +125,7 @@ impl Node {
             listing: ArcSwap::default(),
             changed: Mutex::default(),
             making: Mutex::default(),
+            comparing: Comparing::default(),
             started: Instant::now(),
             options,
         });

@@ -387,6 +387,21 @@ impl Node {
         }
         Ok(())
     }
+
+    /// Whether a claim is published under each of its names, and as it would be now.
+    pub(crate) fn is_published(
+        &self,
+        record: &ClaimRecord,
+        edits: &ContainerEdits,
+    ) -> Result<bool> {
+        let facts = record.facts();
+        for name in record.names() {
+            if !self.specs.is_current(name, &named(edits, &record.claim, name), &facts)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
 }
 
 /// The edits for another name of the claim: its hook names itself.

@@ -1,6 +1,5 @@
 //! Following the world: what the drivers list, what the kubelet lists, and what a reboot took.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -47,6 +46,7 @@ impl Node {
             }
         }
         if rescan {
+            self.comparing.hasten();
             self.inventory.refresh();
             self.check_parts();
         }
@@ -199,39 +199,7 @@ impl Node {
                 tracing::warn!(%device, error = %e, "cannot tell whether a part vanished");
             }
         }
-        if let Err(e) = self.publish_missing() {
-            tracing::warn!(error = %e, "cannot publish a spec that is missing");
-        }
-    }
-
-    /// Publishes again what is prepared, is there, and lost only its spec.
-    fn publish_missing(&self) -> Result<()> {
-        let there: BTreeSet<ClaimId> = self.specs.published()?.into_iter().collect();
-        let missing: Vec<Claim> = {
-            let state = self.state();
-            let prepared = state.claims.iter().filter(|c| c.record.stage == Stage::Prepared);
-            prepared.filter(|c| !there.contains(&c.record.claim)).cloned().collect()
-        };
-        for claim in missing {
-            let Ok(_guard) = claim.work.try_lock() else { continue };
-            let record = self.claim(&claim.record.claim)?.record;
-            if record.stage != Stage::Prepared || !self.all_there(&record) {
-                continue;
-            }
-            let targets: Vec<_> = record.grants.iter().filter_map(|g| g.target.clone()).collect();
-            let edits = self.edits_of(&targets)?;
-            self.publish(&record, &edits)?;
-        }
-        Ok(())
-    }
-
-    fn all_there(&self, record: &ClaimRecord) -> bool {
-        record.grants.iter().all(|grant| match grant.part() {
-            None => true,
-            Some(part) => self
-                .list_parts(grant.device())
-                .is_ok_and(|parts| parts.iter().any(|p| p.id == *part)),
-        })
+        self.keep_published();
     }
 
     fn go_on_releasing(&self) {

@@ -4,7 +4,6 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use vgpu_core::guarantee::{Enforcement, Guarantees};
-use vgpu_core::health::Usage;
 use vgpu_core::id::{ClaimId, DeviceId, SlotId};
 use vgpu_core::scheme::Scheme;
 
@@ -46,9 +45,6 @@ pub struct GrantStatus {
     pub part: Option<String>,
     /// What is enforced: memory, compute, faults.
     pub levels: Levels,
-    /// What it uses, as far as the driver told at the last look.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub usage: Option<Usage>,
 }
 
 /// What is enforced per axis; a per-process limit counts as cooperative.
@@ -96,14 +92,12 @@ fn status(claim: &Claim) -> ClaimStatus {
         grants: record
             .grants
             .iter()
-            .enumerate()
-            .map(|(at, grant)| GrantStatus {
+            .map(|grant| GrantStatus {
                 device: grant.device().clone(),
                 scheme: grant.held.scheme.clone(),
                 size: grant.size.to_string(),
                 part: grant.part().map(ToString::to_string),
                 levels: Levels::of(&grant.guarantees),
-                usage: claim.usage.get(&at).copied(),
             })
             .collect(),
         trouble: broken.or_else(|| claim.trouble.clone()),

@@ -52,9 +52,7 @@ fn on_disk(world: &World, cgroup: &Path) -> PathBuf {
 
 /// The limit as the driver told it at the last look.
 fn reading(node: &Node, claim: &ClaimId) -> Option<Bytes> {
-    let claims = node.claims();
-    let found = claims.iter().find(|c| c.claim == *claim).expect("lives");
-    found.grants[0].usage.and_then(|usage| usage.limit)
+    node.usage().get(claim)?.get(&0)?.limit
 }
 
 fn trouble(node: &Node, claim: &ClaimId) -> Option<String> {

@@ -29,7 +29,7 @@ fn main() -> ExitCode {
 
 /// The vendors of this repository that were asked for, and ours.
 fn choices(args: &RunArgs) -> anyhow::Result<Vec<Choice>> {
-    let mut choices = args.backends.choices()?;
+    let mut choices = args.choices()?;
     let host = Host { root: args.backends.look.host_root.clone(), library: None };
     choices.push(Choice { factory: Arc::new(AcmeFactory), host });
     Ok(choices)

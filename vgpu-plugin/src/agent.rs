@@ -28,6 +28,7 @@ use crate::kubelet::KubeletEyes;
 use crate::lists::Lists;
 use crate::logs;
 use crate::metrics::Metrics;
+use crate::nvidia::NvidiaConfig;
 use crate::resource::NodeResource;
 use crate::runtime;
 use crate::sockets::{self, SocketPaths};
@@ -117,6 +118,7 @@ pub struct Agent {
     sockets: SocketPaths,
     metrics_address: Option<SocketAddr>,
     poll: Poll,
+    nvidia: NvidiaConfig,
     watch: Option<Watch>,
     /// They hold the node, and with it the ledger's lock; dropping them ends them.
     tasks: JoinSet<()>,
@@ -130,6 +132,7 @@ impl Agent {
     /// cannot be bound. A kubelet or a card that is away is waited for.
     pub async fn start(choices: Vec<Choice>, options: AgentOptions) -> anyhow::Result<Self> {
         let poll = options.config.poll;
+        let nvidia = options.config.nvidia.clone();
         let offers = options.config.offers.clone();
         let node_options = node_options(&options)?;
         let registry = choices.into_iter().fold(Registry::new(), |r, c| r.with(c.factory, c.host));
@@ -170,6 +173,7 @@ impl Agent {
             sockets,
             metrics_address: None,
             poll,
+            nvidia,
             tasks,
         };
         agent.tasks.spawn(serving.keep());
@@ -208,6 +212,9 @@ impl Agent {
     pub async fn reload(&self, config: NodeConfig) -> anyhow::Result<()> {
         if config.poll != self.poll {
             tracing::warn!("poll times come into effect with the next start");
+        }
+        if config.nvidia != self.nvidia {
+            tracing::warn!("the nvidia part comes into effect with the next start");
         }
         let node = self.node.clone();
         let applied = tokio::task::spawn_blocking(move || node.apply(&config.offers)).await?;

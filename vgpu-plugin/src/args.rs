@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::backends::BackendArgs;
+use crate::backends::{BackendArgs, Choice, Settings};
 
 /// The node agent of vgpu.
 #[derive(Debug, Parser)]
@@ -59,6 +59,16 @@ pub struct RunArgs {
     /// Which vendors are served.
     #[command(flatten)]
     pub backends: BackendArgs,
+}
+
+impl RunArgs {
+    /// The vendors that were asked for, set up as the configuration says.
+    ///
+    /// # Errors
+    /// A configuration or machine that cannot be read, a repeated name.
+    pub fn choices(&self) -> anyhow::Result<Vec<Choice>> {
+        self.backends.choices(&Settings::read(&self.config)?)
+    }
 }
 
 /// How logs are written, to standard error.

@@ -9,8 +9,10 @@ use clap::{Args, ValueEnum};
 use vgpu_backend_cambricon::CambriconFactory;
 use vgpu_backend_hygon::{HygonFactory, HygonOptions, LibraryCalls};
 use vgpu_backend_mock::{Machine, MachineSpec, MockFactory, Preset};
-use vgpu_backend_nvidia::NvidiaFactory;
+use vgpu_backend_nvidia::{NvidiaFactory, NvidiaOptions};
 use vgpu_core::{BackendFactory, Host};
+
+use crate::config::NodeConfig;
 
 /// A backend by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, strum::Display)]
@@ -80,7 +82,7 @@ pub struct LookArgs {
 
 impl LookArgs {
     /// The factory of a vendor and the host on which it looks; nothing for the scripted machine.
-    pub fn real(&self, name: Name) -> Option<Choice> {
+    pub fn real(&self, name: Name, settings: &Settings) -> Option<Choice> {
         let (factory, library): (Arc<dyn BackendFactory>, _) = match name {
             Name::Cambricon => (Arc::new(CambriconFactory::default()), self.cndev_library.as_ref()),
             Name::Hygon => {
@@ -88,7 +90,10 @@ impl LookArgs {
                 (Arc::new(HygonFactory::new(options)), self.hydmi_library.as_ref())
             }
             Name::Mock => return None,
-            Name::Nvidia => (Arc::new(NvidiaFactory::default()), self.nvml_library.as_ref()),
+            Name::Nvidia => {
+                let factory = NvidiaFactory::new(settings.nvidia.clone());
+                (Arc::new(factory), self.nvml_library.as_ref())
+            }
         };
         Some(Choice { factory, host: self.host(library) })
     }
@@ -106,6 +111,24 @@ impl LookArgs {
     }
 }
 
+/// What the configuration says of a vendor.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// NVIDIA's.
+    pub nvidia: NvidiaOptions,
+}
+
+impl Settings {
+    /// Those of a file.
+    ///
+    /// # Errors
+    /// As [`NodeConfig::read`].
+    pub fn read(config: &Path) -> anyhow::Result<Self> {
+        let nvidia = NodeConfig::read(config)?.nvidia.options().map_err(anyhow::Error::msg)?;
+        Ok(Self { nvidia })
+    }
+}
+
 /// A vendor's factory, and where it looks.
 #[derive(Debug, Clone)]
 pub struct Choice {
@@ -120,20 +143,20 @@ impl BackendArgs {
     ///
     /// # Errors
     /// A repeated name, a machine that cannot be read.
-    pub fn choices(&self) -> anyhow::Result<Vec<Choice>> {
+    pub fn choices(&self, settings: &Settings) -> anyhow::Result<Vec<Choice>> {
         let names: &[Name] = if self.names.is_empty() { &Name::REAL } else { &self.names };
         let mut sorted = names.to_vec();
         sorted.sort_unstable();
         ensure!(sorted.windows(2).all(|w| w[0] != w[1]), "a --backend is given twice");
         let mut choices = Vec::new();
         for name in names {
-            choices.extend(self.choice(*name)?);
+            choices.extend(self.choice(*name, settings)?);
         }
         Ok(choices)
     }
 
-    fn choice(&self, name: Name) -> anyhow::Result<Vec<Choice>> {
-        if let Some(choice) = self.look.real(name) {
+    fn choice(&self, name: Name, settings: &Settings) -> anyhow::Result<Vec<Choice>> {
+        if let Some(choice) = self.look.real(name, settings) {
             return Ok(vec![choice]);
         }
         let one = |factory| Choice { factory, host: self.look.host(None) };

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use vgpu_core::{Error, ErrorKind, Result};
 use vgpu_node::Offer;
 
+use crate::nvidia::NvidiaConfig;
+
 /// The only version that this agent reads.
 pub const API_VERSION: &str = "vgpu.dev/v1alpha1";
 
@@ -29,6 +31,9 @@ pub struct NodeConfig {
     /// How often things are looked at.
     #[serde(default)]
     pub poll: Poll,
+    /// NVIDIA's driver, as containers get it.
+    #[serde(default)]
+    pub nvidia: NvidiaConfig,
 }
 
 /// How often things are looked at, in seconds.
@@ -107,6 +112,7 @@ impl NodeConfig {
                 return Err(invalid(format!("{key} is {seconds}; it must be from 1 to 3600")));
             }
         }
+        config.nvidia.options().map_err(invalid)?;
         let mut names: Vec<&str> = config.offers.iter().map(|o| o.resource.as_str()).collect();
         names.sort_unstable();
         if let Some(twice) = names.windows(2).find(|w| w[0] == w[1]) {
@@ -135,6 +141,10 @@ offers:
   minimum: {memory: driver}
   domain: team-a
   policy: spread
+nvidia:
+  driverRoot: /run/nvidia/driver
+  capabilities: [compute, graphics]
+  delivery: hookless
 ";
 
     #[test]
@@ -142,6 +152,9 @@ offers:
         let config = NodeConfig::parse(GOOD).expect("parses");
         assert_eq!(config.offers.len(), 2);
         assert_eq!(config.poll, Poll::default());
+        let options = config.nvidia.options().expect("sound");
+        assert_eq!(options.driver_root, Path::new("/run/nvidia/driver"));
+        assert_eq!(options.delivery, vgpu_backend_nvidia::Delivery::Hookless);
     }
 
     #[test]
@@ -155,6 +168,10 @@ offers:
             ("minimum: {memory: driver}", "minimum: {memory: strong}", "strong"),
             ("resource: vgpu.dev/mlu-mem", "resource: vgpu.dev/gpu", "two offers"),
             ("vendors: [nvidia]", "vendors: [nvidia", "not right"),
+            ("driverRoot: /run", "driverRoot: run", "absolute"),
+            ("[compute, graphics]", "[]", "capabilities"),
+            ("[compute, graphics]", "[video]", "video"),
+            ("delivery: hookless", "delivery: none", "none"),
             ("offers:", "poll: {hardwareSeconds: 0}\noffers:", "hardwareSeconds"),
             ("offers:", "colour: red\noffers:", "colour"),
         ] {

@@ -19,6 +19,7 @@ mod kubelet;
 mod lists;
 mod logs;
 mod metrics;
+pub mod nvidia;
 mod resource;
 mod runtime;
 pub mod sockets;

@@ -10,7 +10,7 @@ use vgpu_plugin::{check_config, run};
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::CheckConfig { file } => check_config(&file),
-        Command::Run(args) => args.backends.choices().and_then(|choices| run(choices, *args)),
+        Command::Run(args) => args.choices().and_then(|choices| run(choices, *args)),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

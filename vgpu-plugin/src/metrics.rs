@@ -212,12 +212,14 @@ impl Metrics {
         self.used.clear();
         self.limit.clear();
         self.busy.clear();
+        let usage = node.usage();
         for claim in node.claims() {
             let resource = claim.resource.to_string();
             let labels = ClaimLabels { resource: resource.clone(), state: claim.state };
             self.claims.get_or_create(&labels).inc();
-            for grant in claim.grants {
-                if let Some(usage) = grant.usage {
+            let used = usage.get(&claim.claim);
+            for (at, grant) in claim.grants.into_iter().enumerate() {
+                if let Some(usage) = used.and_then(|used| used.get(&at)) {
                     let holder = claim.holder.clone();
                     let of =
                         |part: fn(Holder) -> String| holder.clone().map(part).unwrap_or_default();
@@ -230,7 +232,7 @@ impl Metrics {
                         pod: of(|holder| holder.pod),
                         container: of(|holder| holder.container),
                     };
-                    self.tell_use(&labels, &usage);
+                    self.tell_use(&labels, usage);
                 }
                 for (axis, level) in [
                     ("memory", grant.levels.memory),

@@ -238,7 +238,10 @@ const UNDERSTOOD: u64 = DOUBLE_BIT
 
 fn named(raw: &RawEvent) -> String {
     let name = match raw.event_type {
-        XID => return format!("xid {} ({})", raw.data, xid::xid(raw.data).name),
+        XID => {
+            let row = xid::xid(raw.data);
+            return format!("xid {} ({}; {})", raw.data, row.name, row.action.words());
+        }
         DOUBLE_BIT => "double bit memory error",
         MIG_CONFIG => "MIG configuration changed",
         SINGLE_BIT_STORM => "storm of single bit memory errors",

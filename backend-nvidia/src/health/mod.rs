@@ -14,7 +14,7 @@ use crate::cards::Lookup;
 use crate::{convert, partition};
 
 pub(crate) use crate::health::events::Events;
-pub use crate::health::xid::{XID_RECOVERY_ACTION, XIDS, Xid, xid};
+pub use crate::health::xid::{Action, XID_RECOVERY_ACTION, XIDS, Xid, xid};
 
 impl Health for NvidiaBackend {
     fn check(&self, device: &DeviceId) -> Result<Vec<Event>> {

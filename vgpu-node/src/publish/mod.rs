@@ -73,6 +73,27 @@ impl Specs {
         self.published_as(claim, edits, facts).map_err(|e| e.during("publish").with("claim", claim))
     }
 
+    /// Whether the spec of a claim and its files are what [`Self::publish`] would write now.
+    ///
+    /// # Errors
+    /// `Invalid` for edits that no runtime would take. What cannot be read is not current.
+    pub fn is_current(
+        &self,
+        claim: &ClaimId,
+        edits: &ContainerEdits,
+        facts: &ClaimFacts,
+    ) -> Result<bool> {
+        let SpecOptions { cdi_dir, claims_dir, kind, .. } = &self.options;
+        let edits = with_facts(edits, facts)?;
+        let claim_dir = claims_dir.join(claim.as_str());
+        let spec = self.spec(claim, &edits, claim_dir.clone())?;
+        let file = cdi_dir.join(cdi::file_name(kind, claim)?);
+        let is =
+            |path: &Path, text: &str| std::fs::read(path).is_ok_and(|is| is == text.as_bytes());
+        let files = cdi::files(&edits, &claim_dir);
+        Ok(is(&file, &spec) && files.iter().all(|(path, text)| is(path, text)))
+    }
+
     /// Removes the spec of a claim, and then its files. Without either there is nothing to do.
     ///
     /// # Errors
@@ -132,11 +153,7 @@ impl Specs {
         facts: &ClaimFacts,
     ) -> Result<()> {
         let SpecOptions { cdi_dir, claims_dir, points, .. } = &self.options;
-        let told = ContainerEdits {
-            files: vec![ClaimFile { container: CLAIM_FILE.into(), text: facts.to_json()? }],
-            ..ContainerEdits::default()
-        };
-        let edits = edits.clone().merge(told)?;
+        let edits = with_facts(edits, facts)?;
         let claim_dir = claims_dir.join(claim.as_str());
         let spec = self.spec(claim, &edits, claim_dir.clone())?;
         let file = cdi::file_name(&self.options.kind, claim)?;
@@ -205,4 +222,13 @@ impl Specs {
             files::sync_if_there(claims_dir)
         })
     }
+}
+
+/// The edits, and what the tenant may know of them.
+fn with_facts(edits: &ContainerEdits, facts: &ClaimFacts) -> Result<ContainerEdits> {
+    let told = ContainerEdits {
+        files: vec![ClaimFile { container: CLAIM_FILE.into(), text: facts.to_json()? }],
+        ..ContainerEdits::default()
+    };
+    edits.clone().merge(told)
 }
