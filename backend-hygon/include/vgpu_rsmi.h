@@ -6,6 +6,9 @@
  * untyped room of VGPU_RSMI_ROOM bytes, zeroed: rsmi_error_count_t is 16 or 64 bytes, an event 72 or 104. What stands
  * at the same place in all of them is described here and read from there.
  *
+ * Left out on purpose: rsmi_topo_get_link_type, which ends the process (an assertion) where a link is not of a kind
+ * that it knows; the kernel's own files tell links.
+ *
  * Functions are typedefs, never declarations, so that nothing links to the library: smi/sys.rs looks each one up by
  * the typedef's name less the suffix "_fn". `cargo xtask bindings` turns this file into src/smi/bindings.rs.
  */
@@ -22,9 +25,6 @@
 
 #define VGPU_RSMI_MEMORY_VRAM 0u
 #define VGPU_RSMI_BLOCK_UMC 1u
-
-#define VGPU_RSMI_LINK_PCIE 1u
-#define VGPU_RSMI_LINK_XGMI 2u
 
 typedef unsigned int rsmi_status_t;
 
@@ -58,7 +58,6 @@ typedef rsmi_status_t rsmi_dev_memory_usage_get_fn(unsigned int dv_ind, unsigned
 typedef rsmi_status_t rsmi_dev_busy_percent_get_fn(unsigned int dv_ind, unsigned int *percent);
 typedef rsmi_status_t rsmi_dev_ecc_count_get_fn(unsigned int dv_ind, unsigned long block, void *counts);
 typedef rsmi_status_t rsmi_dev_cu_num_get_fn(unsigned int dv_ind, int *count);
-typedef rsmi_status_t rsmi_topo_get_link_type_fn(unsigned int src, unsigned int dst, unsigned long *hops, unsigned int *type);
 typedef rsmi_status_t rsmi_event_notification_init_fn(unsigned int dv_ind);
 typedef rsmi_status_t rsmi_event_notification_mask_set_fn(unsigned int dv_ind, unsigned long mask);
 typedef rsmi_status_t rsmi_event_notification_get_fn(int timeout_ms, unsigned int *count, void *events);

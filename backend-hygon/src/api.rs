@@ -67,11 +67,6 @@ pub trait RocmSmi: Debug + Send + Sync {
     /// # Errors
     /// As [`RocmSmi::version`].
     fn uncorrected_errors(&self, index: u32) -> Result<u64, CallFailure>;
-    /// Hops between two cards, and whether the link is the vendor's own.
-    ///
-    /// # Errors
-    /// As [`RocmSmi::version`].
-    fn link(&self, index: u32, other: u32) -> Result<SmiLink, CallFailure>;
     /// Asks for a card's events from now on.
     ///
     /// # Errors
@@ -277,15 +272,6 @@ pub struct DmiInfo {
     pub used: u64,
     /// The card, by the library's number.
     pub device: u32,
-}
-
-/// How two cards are joined.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SmiLink {
-    /// How many hops lie between them.
-    pub hops: u64,
-    /// Whether the link is the vendor's own, and not PCI.
-    pub own: bool,
 }
 
 /// An event as ROCm SMI gave it.

@@ -36,7 +36,7 @@ mod topology;
 
 pub use crate::api::{
     CallFailure, DmiInfo, FailureCause, HyDmi, HyDmiMig, LoadFailure, MAX_CARDS, MAX_INSTANCES,
-    MAX_VDCUS, MigHandle, MigInstance, MigProfile, RocmSmi, SmiEvent, SmiLink,
+    MAX_VDCUS, MigHandle, MigInstance, MigProfile, RocmSmi, SmiEvent,
 };
 pub use crate::backend::{HygonBackend, HygonOptions, LibraryCalls, Parts};
 pub use crate::disk::{Disk, HostDisk};

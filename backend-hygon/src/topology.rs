@@ -1,4 +1,7 @@
-//! How near cards are to one another: the driver's own links, else the NUMA nodes.
+//! How near cards are to one another: the compute driver's own links, and the NUMA nodes.
+//!
+//! ROCm SMI is not asked: its call about links ends the process where a link is of a kind that it does
+//! not know.
 
 use vgpu_core::Link;
 use vgpu_core::device::LinkKind;
@@ -16,10 +19,7 @@ pub(crate) fn links(cards: &Cards, found: &[Card]) -> Vec<Link> {
         let ends = kfd::links(&cards.tree, one.kfd.number);
         for other in &found[n + 1..] {
             let own = |(to, kind): &&(u32, u64)| *to == other.kfd.number && *kind == OWN;
-            let direct = ends.iter().filter(own).count();
-            let direct = u32::try_from(direct).unwrap_or(u32::MAX);
-            let told = || linked(cards, one, other);
-            let lanes = if direct == 0 { told() } else { direct };
+            let lanes = u32::try_from(ends.iter().filter(own).count()).unwrap_or(u32::MAX);
             let kind = match (one.numa, other.numa) {
                 (Some(a), Some(b)) if a == b => LinkKind::Node,
                 (Some(_), Some(_)) => LinkKind::System,
@@ -31,14 +31,4 @@ pub(crate) fn links(cards: &Cards, found: &[Card]) -> Vec<Link> {
         }
     }
     links
-}
-
-/// Links that only ROCm SMI tells.
-fn linked(cards: &Cards, one: &Card, other: &Card) -> u32 {
-    let read = || {
-        let smi = cards.smi.as_ref()?;
-        let to = smi.index(other.address()).ok()??;
-        smi.read(one.address(), |smi, index| smi.link(index, to)).ok()?
-    };
-    u32::from(read().is_some_and(|link| link.own))
 }

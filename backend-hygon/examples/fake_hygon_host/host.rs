@@ -80,6 +80,7 @@ impl FakeHost {
         put(&nodes.join("0/gpu_id"), "0")?;
         put(&nodes.join("0/name"), "")?;
         put(&nodes.join("0/properties"), "cpu_cores_count 64\nsimd_count 0\nlocation_id 0\n")?;
+        host.write_links(&nodes.join("0"), 0, (1..=host.cards.len()).collect())?;
         for (n, card) in host.cards.iter().enumerate() {
             host.write_card(n, card)?;
         }
@@ -216,7 +217,7 @@ impl FakeHost {
             ("array_count", 4),
             ("cu_per_simd_array", u64::from(card.units) / 4),
             ("mem_banks_count", 1),
-            ("io_links_count", self.cards.len() as u64 - 1),
+            ("io_links_count", self.cards.len() as u64),
             ("location_id", location),
             ("domain", pieces[0]),
             ("drm_render_minor", 128 + n as u64),
@@ -230,9 +231,20 @@ impl FakeHost {
         put(&node.join("properties"), &format!("{}\n", lines.join("\n")))?;
         let bank = format!("heap_type 1\nsize_in_bytes {}\nflags 0\n", card.memory_mib << 20);
         put(&node.join("mem_banks/0/properties"), &bank)?;
+        // To the processor, and through it to every other card.
+        let others = (0..=self.cards.len()).filter(|other| *other != n + 1);
+        self.write_links(&node, n + 1, others.collect())
+    }
+
+    /// ROCm SMI ends the process where a node has no folder of links.
+    fn write_links(&self, node: &Path, from: usize, to: Vec<usize>) -> io::Result<()> {
         fs::create_dir_all(node.join("io_links"))?;
-        for (i, other) in (0..self.cards.len()).filter(|other| *other != n).enumerate() {
-            let text = format!("type 2\nnode_from {}\nnode_to {}\nweight 40\n", n + 1, other + 1);
+        for (i, to) in to.into_iter().enumerate() {
+            let text = format!(
+                "type 2\nversion_major 0\nversion_minor 0\nnode_from {from}\nnode_to {to}\nweight 40\n\
+                 min_latency 0\nmax_latency 0\nmin_bandwidth 0\nmax_bandwidth 0\n\
+                 recommended_transfer_size 0\nflags 1\n"
+            );
             put(&node.join(format!("io_links/{i}/properties")), &text)?;
         }
         Ok(())

@@ -151,24 +151,6 @@ unsafe extern "C" fn rsmi_dev_ecc_count_get(index: u32, block: u64, to: *mut Err
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn rsmi_topo_get_link_type(
-    a: u32,
-    b: u32,
-    hops: *mut u64,
-    kind: *mut u32,
-) -> u32 {
-    answer("rsmi_topo_get_link_type", |call| {
-        card(call, a)?;
-        card(call, b)?;
-        // SAFETY: `hops` is null or writable.
-        unsafe { put(hops, 1) }?;
-        // The vendor's own between the first two.
-        // SAFETY: `kind` is null or writable.
-        unsafe { put(kind, if a + b == 1 { 2 } else { 1 }) }
-    })
-}
-
-#[unsafe(no_mangle)]
 extern "C" fn rsmi_event_notification_init(index: u32) -> u32 {
     answer("rsmi_event_notification_init", |call| card(call, index).map(drop))
 }

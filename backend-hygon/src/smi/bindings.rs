@@ -16,8 +16,6 @@ pub const VGPU_RSMI_ROOM: u32 = 4096;
 pub const VGPU_RSMI_INIT_ALL_GPUS: u32 = 1;
 pub const VGPU_RSMI_MEMORY_VRAM: u32 = 0;
 pub const VGPU_RSMI_BLOCK_UMC: u32 = 1;
-pub const VGPU_RSMI_LINK_PCIE: u32 = 1;
-pub const VGPU_RSMI_LINK_XGMI: u32 = 2;
 pub type rsmi_status_t = ::core::ffi::c_uint;
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -124,14 +122,6 @@ pub type rsmi_dev_cu_num_get_fn = ::core::option::Option<
     unsafe extern "C" fn(
         dv_ind: ::core::ffi::c_uint,
         count: *mut ::core::ffi::c_int,
-    ) -> rsmi_status_t,
->;
-pub type rsmi_topo_get_link_type_fn = ::core::option::Option<
-    unsafe extern "C" fn(
-        src: ::core::ffi::c_uint,
-        dst: ::core::ffi::c_uint,
-        hops: *mut ::core::ffi::c_ulong,
-        type_: *mut ::core::ffi::c_uint,
     ) -> rsmi_status_t,
 >;
 pub type rsmi_event_notification_init_fn =

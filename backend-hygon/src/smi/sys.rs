@@ -7,7 +7,7 @@ use std::fmt::{self, Debug};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::api::{CallFailure, LoadFailure, MAX_CARDS, RocmSmi, SmiEvent, SmiLink};
+use crate::api::{CallFailure, LoadFailure, MAX_CARDS, RocmSmi, SmiEvent};
 use crate::smi::bindings::*;
 use crate::sys::{Finder, Symbol, text};
 
@@ -31,7 +31,6 @@ pub struct LoadedSmi {
     busy: Symbol<rsmi_dev_busy_percent_get_fn>,
     ecc: Symbol<rsmi_dev_ecc_count_get_fn>,
     cu_num: Symbol<rsmi_dev_cu_num_get_fn>,
-    link_type: Symbol<rsmi_topo_get_link_type_fn>,
     event_init: Symbol<rsmi_event_notification_init_fn>,
     event_mask: Symbol<rsmi_event_notification_mask_set_fn>,
     event_get: Symbol<rsmi_event_notification_get_fn>,
@@ -60,7 +59,6 @@ impl LoadedSmi {
             busy: finder.optional("rsmi_dev_busy_percent_get"),
             ecc: finder.optional("rsmi_dev_ecc_count_get"),
             cu_num: finder.optional("rsmi_dev_cu_num_get"),
-            link_type: finder.optional("rsmi_topo_get_link_type"),
             event_init: finder.optional("rsmi_event_notification_init"),
             event_mask: finder.optional("rsmi_event_notification_mask_set"),
             event_get: finder.optional("rsmi_event_notification_get"),
@@ -168,15 +166,6 @@ impl RocmSmi for LoadedSmi {
         let code = unsafe { call(index, u64::from(VGPU_RSMI_BLOCK_UMC), room.pointer()) };
         self.ecc.check(code)?;
         Ok(room.wide(1))
-    }
-
-    fn link(&self, index: u32, other: u32) -> Result<SmiLink, CallFailure> {
-        let call = self.link_type.get()?;
-        let (mut hops, mut kind) = (0, 0);
-        // SAFETY: both are writable.
-        let code = unsafe { call(index, other, &raw mut hops, &raw mut kind) };
-        self.link_type.check(code)?;
-        Ok(SmiLink { hops, own: kind == VGPU_RSMI_LINK_XGMI })
     }
 
     fn watch(&self, index: u32) -> Result<(), CallFailure> {

@@ -6,10 +6,18 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use vgpu_backend_hygon::{Disk, HostDisk};
-use vgpu_core::{DeviceId, Error, ErrorKind, Host, Result};
+use vgpu_backend_hygon::{
+    Disk, HostDisk, HygonBackend, HygonFactory, HygonOptions, LibraryCalls, Parts,
+};
+use vgpu_core::plan::{Held, Inventory, Modes, Policy, Request, Selector, Step, Want, plan};
+use vgpu_core::{
+    Backend, BackendExt, BackendFactory, Bytes, ClaimId, ComputeShare, CreateOrder, DeviceId,
+    Error, ErrorKind, Host, Minimum, Partition, Placement, Probe, Result, Scheme, Size,
+    TrustDomain,
+};
 
 #[path = "../../examples/fake_hygon_host/host.rs"]
 mod host;
@@ -226,4 +234,108 @@ impl Disk for FaultyDisk {
     fn sync_folder(&self, path: &Path) -> io::Result<()> {
         self.step().and_then(|()| HostDisk.sync_folder(path))
     }
+}
+
+/// A backend over the host's files alone.
+pub(crate) fn by_file(fake: &FakeHost) -> HygonBackend {
+    HygonBackend::over(Parts::default(), &fake.host(None), HygonOptions::default())
+}
+
+/// A prepared host with these cards.
+pub(crate) fn machine(cards: Vec<CardSpec>) -> (tempfile::TempDir, FakeHost) {
+    let folder = folder();
+    let fake = FakeHost::write(folder.path(), cards).expect("the host is written");
+    (folder, fake)
+}
+
+/// Runs a test's body in a process of its own, where the fakes find the machine; the cards are made
+/// once for the test, and again for its process.
+pub(crate) fn inside(test: &str, cards: Vec<CardSpec>, body: impl FnOnce(&FakeHost)) {
+    if std::env::var("VGPU_TEST_INSIDE").is_ok_and(|name| name == test) {
+        let scenario = PathBuf::from(std::env::var_os("FAKE_HYDMI").expect("set beside it"));
+        let root = scenario.parent().expect("a file is in a folder").to_owned();
+        return body(&FakeHost { root, cards });
+    }
+    let (_folder, fake) = machine(cards);
+    let own = std::env::current_exe().expect("a test knows its own path");
+    let output = Command::new(own)
+        .args([test, "--exact", "--nocapture"])
+        .env("VGPU_TEST_INSIDE", test)
+        .env("FAKE_HYDMI", fake.scenario_file())
+        .output()
+        .expect("it starts");
+    let words = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && words.contains("1 passed"), "{words}\n{errors}");
+}
+
+/// A factory that loads the fakes, and the host on which it looks.
+pub(crate) fn by_library(fake: &FakeHost) -> (HygonFactory, Host) {
+    let options = HygonOptions {
+        rocm_smi: Some(built("libfake_rocm_smi.so")),
+        calls: LibraryCalls::Here,
+        ..HygonOptions::default()
+    };
+    (HygonFactory::new(options), fake.host(Some(built("libfake_hydmi.so"))))
+}
+
+/// What a probe came to, if it is a backend.
+pub(crate) fn ready(factory: &HygonFactory, host: &Host) -> Arc<dyn Backend> {
+    match factory.probe(host) {
+        Probe::Ready(backend) => backend,
+        other => panic!("no backend: {other:?}"),
+    }
+}
+
+/// Plans and makes one virtual DCU on a card.
+pub(crate) fn make(
+    backend: &dyn Backend,
+    device: &DeviceId,
+    units: Option<u32>,
+    memory_mib: Option<u64>,
+) -> Result<Partition> {
+    backend.create(&order(backend, device, units, memory_mib)?)
+}
+
+/// The planner's order for one virtual DCU on a card.
+pub(crate) fn order(
+    backend: &dyn Backend,
+    device: &DeviceId,
+    units: Option<u32>,
+    memory_mib: Option<u64>,
+) -> Result<CreateOrder> {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let card = backend.device(device)?;
+    let size = Size {
+        compute: units.map(|units| ComputeShare { units, of: card.compute_units }),
+        memory: memory_mib.map(Bytes::mib),
+    };
+    let n = NEXT.fetch_add(1, Ordering::Relaxed);
+    let request = Request {
+        claim: ClaimId::new(format!("claim-{}-{n}", std::process::id()))?,
+        want: Want::AtLeast(size),
+        count: 1,
+        selector: Selector::default(),
+        minimum: Minimum::default(),
+        schemes: vec![Scheme::VDCU],
+        domain: TrustDomain::new("tests")?,
+        modes: Modes::Keep,
+    };
+    let domain = Some(request.domain.clone());
+    let parts = backend.partitions(device)?;
+    let held: Vec<Held> = parts.iter().map(|p| Held::of_part(p, domain.clone())).collect();
+    let inventory = Inventory { devices: vec![card], links: Vec::new() };
+    let full =
+        |refusal: vgpu_core::plan::Refusal| Error::new(ErrorKind::Exhausted, refusal.to_string());
+    let mut answer = plan(&inventory, &held, &request, Policy::Binpack).map_err(full)?;
+    match answer.remove(0).step {
+        Step::Carve(order) => Ok(order),
+        Step::Share(_) => panic!("a virtual DCU is made"),
+    }
+}
+
+/// The two words of a part's mask.
+pub(crate) fn mask(part: &Partition) -> u128 {
+    let Placement::Units(words) = &part.placement else { panic!("not placed: {part:?}") };
+    words.iter().rev().fold(0, |mask, word| mask << 64 | u128::from(*word))
 }

@@ -179,7 +179,9 @@ fn placed(
         }
         Sized::Range(range, size) => {
             if pack::mixes(info, held, size.compute.is_some()) {
-                return Err(no_room(format!("{size}, beside parts that have units otherwise")));
+                let beside =
+                    "beside a part whose units are shared, unknown or, for a share of all, its own";
+                return Err(no_room(format!("{size} {beside}")));
             }
             room(device, info, range, held, size)?;
             if info.form == Form::Shared {
