@@ -78,11 +78,19 @@ const _: () = {
     assert!(std::mem::offset_of!(GpuInfo, placement) == 16);
 };
 
-/// What no NVML has; a test tells by it whose function it called.
-#[unsafe(no_mangle)]
-extern "C" fn nvmlInit_v2() -> u32 {
-    registry::called("nvmlInit_v2");
-    UNKNOWN
+/// Names that NVML has as well and vgpu calls there: a test tells by them whose function was called.
+macro_rules! foreign {
+    ($($name:ident)*) => {$(
+        #[unsafe(no_mangle)]
+        extern "C" fn $name() -> u32 {
+            registry::called(stringify!($name));
+            UNKNOWN
+        }
+    )*};
+}
+foreign! {
+    nvmlInit_v2 nvmlSystemGetDriverVersion nvmlDeviceGetCount_v2 nvmlDeviceGetHandleByIndex_v2
+    nvmlDeviceGetName nvmlDeviceGetUUID nvmlDeviceGetMigMode nvmlDeviceGetMemoryInfo
 }
 
 #[unsafe(no_mangle)]

@@ -91,6 +91,8 @@ impl FakeHost {
         put(&host.at("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n")?;
         fs::create_dir_all(host.at("opt/hyhal/lib"))?;
         fs::create_dir_all(host.at("proc"))?;
+        // Where `vgpu conformance run --allow-destructive` keeps other runs out.
+        fs::create_dir_all(host.at("run/lock"))?;
         host.scenario()?;
         Ok(host)
     }

@@ -4,6 +4,7 @@
 mod conformance;
 mod devices;
 mod edits;
+mod hygon;
 mod mistakes;
 mod nvidia;
 mod plan;

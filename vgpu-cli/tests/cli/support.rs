@@ -32,6 +32,8 @@ pub(crate) fn command(words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vgpu"));
     command.args(words).env_remove("VGPU_NVML_LIBRARY").env_remove("FAKE_NVML");
     command.env_remove("VGPU_CNDEV_LIBRARY").env_remove("FAKE_CNDEV");
+    command.env_remove("VGPU_HYDMI_LIBRARY").env_remove("VGPU_ROCM_SMI_LIBRARY");
+    command.env_remove("FAKE_HYDMI");
     command
 }
 
@@ -59,13 +61,18 @@ pub(crate) fn said(command: &mut Command) -> Said {
 
 /// A library that `cargo build --examples -p vgpu-backend-nvidia` leaves beside the tests.
 pub(crate) fn fake_nvml() -> Option<PathBuf> {
+    example("libfake_nvml.so")
+}
+
+/// What `cargo build --examples` of a backend leaves beside the tests.
+pub(crate) fn example(name: &str) -> Option<PathBuf> {
     let own = std::env::current_exe().expect("a test knows its own path");
     let profile = own.parent().and_then(Path::parent).expect("tests lie in target/<profile>/deps");
-    let library = profile.join("examples/libfake_nvml.so");
-    if library.exists() {
-        return Some(library);
+    let built = profile.join("examples").join(name);
+    if built.exists() {
+        return Some(built);
     }
-    eprintln!("skipped: {} is not built", library.display());
+    eprintln!("skipped: {} is not built", built.display());
     None
 }
 
