@@ -1,8 +1,9 @@
-//! Names as types. Every one is parsed, so that a value of the type is known to be well formed.
+//! Names as types. Every one is parsed, so that a value of the type is known to be well formed; a clone shares the text.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -14,14 +15,14 @@ macro_rules! id {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// Parses; says what is wrong with the text otherwise.
             pub fn new(text: impl Into<String>) -> Result<Self> {
                 let text = text.into();
                 match $check(&text) {
-                    Ok(()) => Ok(Self(text)),
+                    Ok(()) => Ok(Self(text.into())),
                     Err(why) => Err(Error::new(
                         ErrorKind::Invalid,
                         format!(concat!("{:?} is not a ", $what, ": {}"), shown(&text), why),
@@ -54,7 +55,7 @@ macro_rules! id {
         }
         impl From<$name> for String {
             fn from(id: $name) -> Self {
-                id.0
+                (*id.0).into()
             }
         }
     };
@@ -100,7 +101,7 @@ impl PartitionId {
     /// The card that it lies on.
     pub fn device(&self) -> DeviceId {
         let device = self.0.split('/').next().expect("split yields at least one piece");
-        DeviceId(device.to_owned())
+        DeviceId(device.into())
     }
 
     /// The scheme that made it.
@@ -155,7 +156,7 @@ pub struct SlotId {
     /// The card.
     pub device: DeviceId,
     /// `8` (an eighth), `1g.20gb`, `1Gi`, `whole`.
-    pub shape: String,
+    pub shape: Arc<str>,
     /// Which of them, from 0.
     pub n: u32,
 }

@@ -3,7 +3,9 @@
 //! An id that a claim holds is as healthy as its card and part. Of the free ones only so many are
 //! healthy as really fit: a scheduler that counts must not be promised what no card can give.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
 
 use vgpu_core::Device;
 use vgpu_core::id::{DeviceId, PartitionId, SlotId};
@@ -26,8 +28,8 @@ pub struct Slot {
     pub numa: Option<u32>,
 }
 
-/// All ids of all resources.
-pub type Listing = BTreeMap<ResourceName, Vec<Slot>>;
+/// All ids of all resources. A list is shared, so that a change of one copies no other.
+pub type Listing = BTreeMap<ResourceName, Arc<[Slot]>>;
 
 /// What a card is like right now, as far as giving goes.
 #[derive(Debug, Clone)]
@@ -42,109 +44,150 @@ pub struct CardView<'v> {
     pub ailing: BTreeSet<PartitionId>,
 }
 
-/// The list of every resource: the layout's, and those that claims still hold though no offer has
-/// them any more.
+/// The list of every resource: those of the layout, and those of which claims still hold ids though no
+/// offer has them any more.
 pub fn of(layout: &Layout, cards: &BTreeMap<DeviceId, CardView<'_>>, claims: &Claims) -> Listing {
-    let mut listing: Listing = layout
-        .resources
-        .iter()
-        .map(|(name, resource)| (name.clone(), of_resource(resource, cards, claims)))
-        .collect();
+    let held = claims.iter().filter(|c| !gone(c)).map(|c| &c.record.resource);
+    let names: BTreeSet<&ResourceName> = layout.resources.keys().chain(held).collect();
+    let list = |name: &ResourceName| one(name, layout.resources.get(name), cards, claims).into();
+    names.into_iter().map(|name| (name.clone(), list(name))).collect()
+}
+
+/// The list of one resource: the ids that are offered, and those that claims still hold though the offer
+/// has them no more.
+pub fn one(
+    name: &ResourceName,
+    offered: Option<&Resource>,
+    cards: &BTreeMap<DeviceId, CardView<'_>>,
+    claims: &Claims,
+) -> Vec<Slot> {
+    let mut list = offered.map(|resource| of_offer(resource, cards, claims)).unwrap_or_default();
     let mut added: HashSet<&SlotId> = HashSet::new();
-    for claim in claims.iter().filter(|c| !c.superseded && !c.absent) {
-        let offered = layout.resources.get(&claim.record.resource);
+    for claim in claims.iter().filter(|c| !gone(c) && c.record.resource == *name) {
         for id in &claim.record.ids {
             if offered.is_some_and(|r| r.slots(id).is_some()) || !added.insert(id) {
                 continue;
             }
             let card = cards.get(&id.device);
-            listing.entry(claim.record.resource.clone()).or_default().push(Slot {
+            list.push(Slot {
                 id: id.clone(),
                 healthy: card.is_some_and(|c| c.open) && sound(claim, cards),
                 numa: card.and_then(|c| c.device.numa),
             });
         }
     }
-    listing
+    list
 }
 
-/// What one card can still give of a resource.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Free {
-    /// Ids that no claim holds, in order.
-    pub ids: Vec<SlotId>,
-    /// How much of them fits.
-    pub room: CardRoom,
-}
-
-/// What every open card can still give of a resource.
-pub fn free(
-    resource: &Resource,
+/// How much every open card can still give of a resource.
+pub fn free<'r>(
+    resource: &'r Resource,
     cards: &BTreeMap<DeviceId, CardView<'_>>,
     claims: &Claims,
-) -> BTreeMap<DeviceId, Free> {
-    let mut free = BTreeMap::new();
-    for (id, slots) in &resource.cards {
-        let Some(card) = cards.get(id).filter(|c| c.open) else { continue };
-        let mine: Vec<&Claim> = claims
-            .iter()
-            .filter(|c| c.record.ids.iter().any(|slot| slot.device == *id))
-            .filter(|c| !gone(c))
-            .collect();
-        let taken: HashSet<&SlotId> = mine.iter().flat_map(|c| &c.record.ids).collect();
-        let ids: Vec<SlotId> = (0..slots.count)
-            .map(|n| SlotId { device: id.clone(), shape: slots.shape.clone(), n })
-            .filter(|id| !taken.contains(id))
-            .collect();
-        let room = room(resource, card, slots, &mine, ids.len() as u64);
-        free.insert(id.clone(), Free { ids, room });
-    }
-    free
+) -> BTreeMap<&'r DeviceId, CardRoom> {
+    let all = look(resource, cards, claims).into_iter();
+    all.filter_map(|now| Some((now.device, now.room?))).collect()
 }
 
-fn of_resource(
+/// One card of a resource: which of its ids are held, and how much of the others fits.
+struct CardNow<'r> {
+    device: &'r DeviceId,
+    slots: &'r CardSlots,
+    /// By number: none for a free id, else whether it still serves whoever holds it.
+    held: Vec<Option<bool>>,
+    /// None where nothing may be given.
+    room: Option<CardRoom>,
+}
+
+fn look<'r>(
+    resource: &'r Resource,
+    cards: &BTreeMap<DeviceId, CardView<'_>>,
+    claims: &Claims,
+) -> Vec<CardNow<'r>> {
+    let mut on: BTreeMap<&DeviceId, Vec<&Claim>> =
+        resource.cards.keys().map(|device| (device, Vec::new())).collect();
+    for claim in claims.iter().filter(|c| !gone(c)) {
+        // Ids are in order, so those of a card stand together.
+        let mut last = None;
+        for id in &claim.record.ids {
+            if last.replace(&id.device) != Some(&id.device)
+                && let Some(claims) = on.get_mut(&id.device)
+            {
+                claims.push(claim);
+            }
+        }
+    }
+    let now = |(device, slots): (&'r DeviceId, &'r CardSlots)| {
+        let claims = &on[device];
+        let held = held(device, slots, claims, cards);
+        let free = held.iter().filter(|h| h.is_none()).count() as u64;
+        let card = cards.get(device).filter(|c| c.open);
+        let room = card.map(|card| room(resource, card, slots, claims, free));
+        CardNow { device, slots, held, room }
+    };
+    resource.cards.iter().map(now).collect()
+}
+
+fn held(
+    device: &DeviceId,
+    slots: &CardSlots,
+    claims: &[&Claim],
+    cards: &BTreeMap<DeviceId, CardView<'_>>,
+) -> Vec<Option<bool>> {
+    let mut held = vec![None; slots.count as usize];
+    for claim in claims {
+        let ok = sound(claim, cards);
+        let here = |id: &&SlotId| id.device == *device && id.shape == slots.shape;
+        for id in claim.record.ids.iter().filter(here) {
+            if let Some(slot) = held.get_mut(id.n as usize) {
+                // Two claims on an id: the older one is superseded and only its end is awaited.
+                *slot = Some(slot.unwrap_or(true) && ok);
+            }
+        }
+    }
+    held
+}
+
+fn of_offer(
     resource: &Resource,
     cards: &BTreeMap<DeviceId, CardView<'_>>,
     claims: &Claims,
 ) -> Vec<Slot> {
-    let free = free(resource, cards, claims);
-    let given = give(resource, &free);
-    let mut held: HashMap<&SlotId, bool> = HashMap::new();
-    for claim in claims.iter().filter(|c| !gone(c)) {
-        for id in &claim.record.ids {
-            // Two claims on an id: the older one is superseded and only its end is awaited.
-            let ok = held.entry(id).or_insert(true);
-            *ok = *ok && sound(claim, cards);
+    let all = look(resource, cards, claims);
+    let mut list = Vec::with_capacity(all.iter().map(|now| now.held.len()).sum());
+    for (now, mut given) in all.iter().zip(give(resource, &all)) {
+        let card = cards.get(now.device);
+        let open = card.is_some_and(|c| c.open);
+        for (n, held) in (0..).zip(&now.held) {
+            let serves = held.unwrap_or(given > 0);
+            if held.is_none() {
+                given = given.saturating_sub(1);
+            }
+            let id = SlotId { device: now.device.clone(), shape: now.slots.shape.clone(), n };
+            let numa = card.and_then(|c| c.device.numa);
+            list.push(Slot { id, healthy: open && serves, numa });
         }
     }
-    resource
-        .ids()
-        .map(|id| {
-            let card = cards.get(&id.device);
-            let healthy = card.is_some_and(|c| c.open)
-                && held.get(&id).copied().unwrap_or_else(|| given.contains(&id));
-            Slot { id, healthy, numa: card.and_then(|c| c.device.numa) }
-        })
-        .collect()
+    list
 }
 
-/// Which free ids are told to be healthy.
-fn give<'f>(resource: &Resource, free: &'f BTreeMap<DeviceId, Free>) -> HashSet<&'f SlotId> {
+/// How many of each card's free ids are told to be healthy.
+fn give(resource: &Resource, all: &[CardNow<'_>]) -> Vec<u64> {
     let mut left = match &resource.offer.kind {
         OfferKind::Unit { bounds, .. } => {
-            let rooms: Vec<CardRoom> = free.values().map(|f| f.room).collect();
+            let rooms: Vec<CardRoom> = all.iter().filter_map(|now| now.room).collect();
             advertise(&rooms, *bounds)
         }
         _ => u64::MAX,
     };
-    let mut cards: Vec<&Free> = free.values().collect();
+    let units = |i: &usize| all[*i].room.map_or(0, |room| room.units);
+    let mut order: Vec<usize> = (0..all.len()).collect();
     // The roomiest card first: whatever the sum admits at once fits on one card.
-    cards.sort_by_key(|f| std::cmp::Reverse(f.room.units));
-    let mut given = HashSet::new();
-    for card in cards {
-        let units = card.room.units.min(left);
-        left -= units;
-        given.extend(card.ids.iter().take(usize::try_from(units).unwrap_or(usize::MAX)));
+    order.sort_by_key(|i| Reverse(units(i)));
+    let mut given = vec![0; all.len()];
+    for i in order {
+        given[i] = units(&i).min(left);
+        left -= given[i];
     }
     given
 }

@@ -16,12 +16,12 @@ use vgpu_core::plan::Held;
 use vgpu_core::{Device, Error, ErrorKind, Partition, Result};
 
 use crate::absence::{Absence, AbsenceOptions};
-use crate::claim::{self, Claim, ClaimRecord, Claims, Stage, Wanted};
+use crate::claim::{self, Claim, ClaimRecord, Claims, GrantRecord, Stage, Wanted};
 use crate::health::{HealthOptions, HealthPolicy};
 use crate::inventory::{Inventory, Presence, Registry, Snapshot};
 use crate::lanes::Lanes;
 use crate::ledger::{Ledger, LedgerOptions, Recovery};
-use crate::listing::{self, CardView, Free, Listing};
+use crate::listing::{self, CardView, Listing};
 use crate::offer::{Offer, OfferKind, ResourceName};
 use crate::points::FaultPoints;
 use crate::prefer::{self, Preference};
@@ -361,10 +361,13 @@ impl Node {
             let Some(found) = layout.resources.get(resource) else { return };
             let foreign = foreign(&snapshot, &state.claims);
             let cards = views(&snapshot, &state.health, &foreign);
-            let one = Layout { resources: BTreeMap::from([(resource.clone(), found.clone())]) };
-            let fresh = listing::of(&one, &cards, &state.claims);
-            let mut listing = Listing::clone(&self.listing.load());
-            listing.extend(fresh.into_iter().filter(|(name, _)| name == resource));
+            let fresh = listing::one(resource, Some(found), &cards, &state.claims);
+            let before = self.listing.load();
+            if before.get(resource).is_some_and(|list| **list == *fresh) {
+                return;
+            }
+            let mut listing = Listing::clone(&before);
+            listing.insert(resource.clone(), fresh.into());
             self.listing.store(Arc::new(listing));
         }
         self.tell();
@@ -388,7 +391,7 @@ impl Node {
         let mut error = Error::new(ErrorKind::Invalid, why);
         if matches!(resource.offer.kind, OfferKind::Unit { .. }) {
             let free = listing::free(resource, &cards, &state.claims);
-            for (device, Free { room, .. }) in free {
+            for (device, room) in free {
                 error = error.with(&format!("free on {device}"), room.units);
             }
         }
@@ -418,26 +421,30 @@ pub(crate) fn foreign(snapshot: &Snapshot, claims: &Claims) -> BTreeMap<DeviceId
         Ok(parts) => Some(parts.as_slice()),
         Err(_) => None,
     };
+    let mut grants: BTreeMap<&DeviceId, Vec<&GrantRecord>> = BTreeMap::new();
+    for grant in claims.iter().flat_map(|c| &c.record.grants) {
+        grants.entry(grant.device()).or_default().push(grant);
+    }
     snapshot
         .cards
         .keys()
         .filter_map(|device| Some((device, listed(device)?)))
         .map(|(device, parts)| {
-            let ours = ours(parts, claims.iter().map(|c| &c.record));
+            let ours = ours(parts, grants.get(device).into_iter().flatten().copied());
             let foreign = parts.iter().filter(|p| !ours.contains(&p.id));
             (device.clone(), foreign.map(|p| Held::of_part(p, None)).collect())
         })
         .collect()
 }
 
-/// Which of the listed parts claims of ours made.
+/// Which of the listed parts are those of our grants.
 pub(crate) fn ours<'r>(
     parts: &[Partition],
-    records: impl Iterator<Item = &'r ClaimRecord>,
+    grants: impl Iterator<Item = &'r GrantRecord>,
 ) -> BTreeSet<vgpu_core::PartitionId> {
     let mut ours = BTreeSet::new();
     let mut unsettled = Vec::new();
-    for grant in records.flat_map(|r| &r.grants) {
+    for grant in grants {
         match grant.part() {
             Some(part) => drop(ours.insert(part.clone())),
             None => unsettled.extend(&grant.intent),

@@ -230,7 +230,7 @@ impl Node {
             let others =
                 || state.claims.iter().map(|c| &c.record).filter(|r| r.claim != record.claim);
             held.extend(others().flat_map(|r| r.grants.iter().map(|g| g.held.clone())));
-            let ours = node::ours(&parts, others());
+            let ours = node::ours(&parts, others().flat_map(|r| &r.grants));
             let foreign = parts.iter().filter(|p| !ours.contains(&p.id));
             held.extend(foreign.map(|p| Held::of_part(p, None)));
         }

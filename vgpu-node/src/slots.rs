@@ -1,6 +1,7 @@
 //! Offers laid over cards: which ids there are, what each means, and why a card has none.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use vgpu_core::id::{ClaimId, DeviceId, SlotId};
 use vgpu_core::plan::units::Unit;
@@ -35,7 +36,7 @@ pub struct CardSlots {
     /// How the card is split for it.
     pub scheme: Scheme,
     /// The shape in its ids.
-    pub shape: String,
+    pub shape: Arc<str>,
     /// How many ids, numbered from 0.
     pub count: u32,
     /// What one id asks for.
@@ -119,7 +120,8 @@ fn lay(offer: &Offer, device: &Device) -> std::result::Result<CardSlots, String>
                     OfferKind::Unit { .. } => most,
                     _ => how_many(&empty, &ask, info, most),
                 };
-                return Ok(CardSlots { scheme: info.scheme.clone(), shape, count, want });
+                let (scheme, shape) = (info.scheme.clone(), shape.into());
+                return Ok(CardSlots { scheme, shape, count, want });
             }
         }
     }

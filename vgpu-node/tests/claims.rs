@@ -410,7 +410,7 @@ fn held_ids_keep_their_meaning_when_the_offer_changes() {
     let held = slots.iter().find(|s| s.id == ids[0]).expect("still listed");
     assert!(held.healthy);
     // Half cards now: the card with a quarter taken has room for one.
-    let halves = slots.iter().filter(|s| s.id.shape == "2" && s.healthy).count();
+    let halves = slots.iter().filter(|s| &*s.id.shape == "2" && s.healthy).count();
     assert_eq!(halves, 3);
     assert_eq!(node.prepare(&start(name, &ids)).expect("restarts"), old.claim);
     let e = node.allocate(&resource(name), &ids).expect_err("no id of the offer any more");

@@ -63,7 +63,8 @@ impl Lists {
         let listing = node.listing();
         let before = std::mem::replace(&mut last.slots, listing.clone());
         for (resource, slots) in listing.iter() {
-            if before.get(resource) != Some(slots) {
+            let same = |old: &Arc<[Slot]>| Arc::ptr_eq(old, slots) || old == slots;
+            if !before.get(resource).is_some_and(same) {
                 send(last.senders.entry(resource.clone()).or_default(), resource, slots);
             }
         }
