@@ -49,7 +49,7 @@ async fn offers_come_and_go_and_change_their_shape_while_they_are_in_use() {
     stage.served(&agent).await;
     let ids = |agent: &Agent| {
         let slots = agent.node().listing()[&ResourceName::new(DCU).expect("a name")].clone();
-        slots.into_iter().map(|s| (s.id.to_string(), s.healthy)).collect::<Vec<_>>()
+        slots.iter().map(|s| (s.id.to_string(), s.healthy)).collect::<Vec<_>>()
     };
     assert!(ids(&agent).contains(&(held.clone(), true)), "{:?}", ids(&agent));
     assert!(ids(&agent).iter().all(|(id, _)| *id == held || id.contains("::2.")));
