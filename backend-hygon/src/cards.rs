@@ -78,7 +78,8 @@ impl Cards {
     /// `NotFound` for one that never was there, `Lost`.
     pub(crate) fn find(&self, id: &DeviceId) -> Result<Card> {
         if self.is_present(id) {
-            let card = self.read(id.as_str(), &kfd::nodes(&self.tree))?;
+            let node = kfd::find(&self.tree, id.as_str());
+            let card = self.read(id.as_str(), node.as_slice())?;
             self.known().insert(card.id.clone());
             return Ok(card);
         }
@@ -90,7 +91,7 @@ impl Cards {
 
     /// Whether the PCI bus has it.
     pub(crate) fn is_present(&self, id: &DeviceId) -> bool {
-        self.tree.cards().iter().any(|address| address == id.as_str())
+        self.tree.has_card(id.as_str())
     }
 
     /// The board's serial as it stands there: letters, digits, or nothing. It names no card; an

@@ -79,6 +79,14 @@ impl HostTree {
         found
     }
 
+    /// Whether one of those cards is at an address.
+    pub(crate) fn has_card(&self, address: &str) -> bool {
+        let bound = |m: &str| self.has(format!("/sys/module/{m}/drivers/pci:{m}/{address}"));
+        is_address(address)
+            && (self.is_card(address)
+                || (MODULES.into_iter().any(bound) && self.is_function(address)))
+    }
+
     /// The module's version; `None` while no module is loaded that says one.
     pub(crate) fn driver_version(&self) -> Option<String> {
         let mut versions =

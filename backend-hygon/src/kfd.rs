@@ -28,6 +28,18 @@ pub(crate) fn nodes(tree: &HostTree) -> Vec<KfdNode> {
     nodes
 }
 
+/// The card at a PCI address; the others are only looked at until it is found.
+pub(crate) fn find(tree: &HostTree, address: &str) -> Option<KfdNode> {
+    let mut numbers: Vec<u32> =
+        tree.names(NODES).iter().filter_map(|name| name.parse().ok()).collect();
+    numbers.sort_unstable();
+    let of = |number: u32| Some((number, properties(tree, &folder(number).join("properties"))));
+    let is_it =
+        |(_, says): &(u32, BTreeMap<String, u64>)| address_in(says).is_some_and(|a| a == address);
+    let (number, says) = numbers.into_iter().filter_map(of).find(is_it)?;
+    described(tree, number, &says)
+}
+
 /// A link from a card: to which node, by what kind of link (2 PCIe, 11 the vendor's own).
 pub(crate) fn links(tree: &HostTree, number: u32) -> Vec<(u32, u64)> {
     let folder = Path::new(NODES).join(number.to_string()).join("io_links");
@@ -52,14 +64,18 @@ pub(crate) fn memory_of(tree: &HostTree, pid: u32, gpu_id: u32) -> Option<u64> {
 const NODES: &str = "/sys/class/kfd/kfd/topology/nodes";
 const PROCESSES: &str = "/sys/class/kfd/kfd/proc";
 
+fn folder(number: u32) -> PathBuf {
+    Path::new(NODES).join(number.to_string())
+}
+
 fn node(tree: &HostTree, number: u32) -> Option<KfdNode> {
-    let folder = Path::new(NODES).join(number.to_string());
+    described(tree, number, &properties(tree, &folder(number).join("properties")))
+}
+
+fn described(tree: &HostTree, number: u32, says: &BTreeMap<String, u64>) -> Option<KfdNode> {
+    let folder = folder(number);
     // A processor is a node as well, with no GPU id.
     let gpu_id = tree.number::<u32>(folder.join("gpu_id")).filter(|id| *id != 0)?;
-    let says = properties(tree, &folder.join("properties"));
-    let location = *says.get("location_id")?;
-    let domain = says.get("domain").copied().unwrap_or(0);
-    let (bus, device) = ((location >> 8) & 0xff, (location >> 3) & 0x1f);
     let units = match (says.get("simd_count"), says.get("simd_per_cu")) {
         (Some(all), Some(each)) => all.checked_div(*each),
         _ => None,
@@ -67,10 +83,17 @@ fn node(tree: &HostTree, number: u32) -> Option<KfdNode> {
     Some(KfdNode {
         number,
         gpu_id,
-        address: format!("{domain:04x}:{bus:02x}:{device:02x}.{}", location & 7),
+        address: address_in(says)?,
         compute_units: units.and_then(|n| u32::try_from(n).ok()).filter(|n| *n > 0),
         memory: memory(tree, &folder.join("mem_banks")),
     })
+}
+
+fn address_in(says: &BTreeMap<String, u64>) -> Option<String> {
+    let location = *says.get("location_id")?;
+    let domain = says.get("domain").copied().unwrap_or(0);
+    let (bus, device) = ((location >> 8) & 0xff, (location >> 3) & 0x1f);
+    Some(format!("{domain:04x}:{bus:02x}:{device:02x}.{}", location & 7))
 }
 
 /// The sum of the banks that are the card's own.
