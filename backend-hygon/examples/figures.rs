@@ -6,6 +6,8 @@
 //! needs a mount namespace in which `<folder>/sys` lies there:
 //! `unshare -m sh -c 'mount --bind D/sys /sys && ROCM_SMI=… figures D 8'` (prepared by a first run).
 
+#![expect(clippy::print_stdout, reason = "it prints figures")]
+
 #[path = "fake_hygon_host/host.rs"]
 #[allow(dead_code, reason = "the presets are for others")]
 mod host;
