@@ -231,7 +231,9 @@ async fn a_part_that_vanished_breaks_its_claim_and_nothing_else() {
     assert!(waiting(&e).contains("delete the pod"), "{e}");
     assert_eq!(stage.start(&other.uid, "main").await, other_view);
     // A pod of another resource and of this one is served all the same.
-    let both = ContainerSpec::app("main").request(MEM, 2).request(DCU, 1);
-    let both = stage.kubelet.admit(pod("both", [both])).await.expect("admitted");
+    let main = ContainerSpec::app("main").request(MEM, 2);
+    let side = ContainerSpec::app("side").request(DCU, 1);
+    let both = stage.kubelet.admit(pod("both", [main, side])).await.expect("admitted");
     stage.start(&both.uid, "main").await;
+    stage.start(&both.uid, "side").await;
 }
