@@ -3,6 +3,8 @@
 mod discovery;
 mod edits;
 mod events;
+#[path = "../support/golden.rs"]
+mod golden;
 mod health;
 mod mig;
 mod nvml;

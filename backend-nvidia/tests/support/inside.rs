@@ -1,5 +1,7 @@
 //! A test's own part in a process of its own: a library is loaded once and reads its machine when it starts.
 
+#![allow(dead_code, reason = "each test file uses its own part of this module")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,11 +13,12 @@ pub(crate) const INSIDE: &str = "VGPU_TEST_INSIDE";
 const FOLDER: &str = "VGPU_TEST_FOLDER";
 
 /// Runs `child` of this test program with a machine of the fake; `prepare` fills the folder that
-/// [`folder`] names there.
+/// [`folder`] names there, and `{folder}` in the scenario is its path.
 pub(crate) fn inside(what: &str, scenario: &str, prepare: impl FnOnce(&Path)) {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("scenario.yaml");
     let control = folder.path().join("control.yaml");
+    let scenario = scenario.replace("{folder}", &folder.path().to_string_lossy());
     fs::write(&file, format!("{scenario}\ncontrol: {}\n", control.display())).expect("written");
     prepare(folder.path());
     run(what, &file, &folder);

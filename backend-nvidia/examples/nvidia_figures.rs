@@ -1,0 +1,139 @@
+//! Figures of the backend over the fake library: discovery, edits, a limit on a container.
+//!
+//! `FAKE_NVML=h200x8 nvidia_figures LIBRARY`; the fake answers at once, so that no vendor's time is in them. With
+//! driver 615 (`FAKE_NVML` naming a scenario file) the limit of a cgroup is timed as well.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use vgpu_backend_nvidia::NvidiaFactory;
+use vgpu_core::cdi::{self, Kind, RenderOptions};
+use vgpu_core::{
+    Backend, BackendFactory, Bytes, ClaimId, Container, ContainerEdits, Device, Error, Grant, Host,
+    Probe, Scheme, Size, Sizing, Target, TrustDomain,
+};
+
+const ROUNDS: usize = 300;
+const CGROUP: &str = "/sys/fs/cgroup/kubepods.slice/pod.slice/a.scope";
+
+fn main() -> ExitCode {
+    let Some(library) = std::env::args_os().nth(1) else {
+        eprintln!("usage: FAKE_NVML=h200x8 nvidia_figures LIBRARY");
+        return ExitCode::from(2);
+    };
+    match measure(Path::new(&library)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("{why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure(library: &Path) -> Result<(), Box<dyn std::error::Error>> {
+    let root = tempfile::tempdir()?;
+    let start = Instant::now();
+    let factory = NvidiaFactory::default();
+    let host = Host { root: root.path().to_owned(), library: Some(library.to_owned()) };
+    let backend = match factory.probe(&host) {
+        Probe::Ready(backend) => backend,
+        other => return Err(format!("{other:?}").into()),
+    };
+    let scan = backend.scan()?;
+    say("first probe and scan (once)", &[start.elapsed()]);
+    prepare(root.path(), &backend.info().driver)?;
+    let device = scan.devices.first().ok_or("no card")?;
+    say(&format!("scan of {} cards", scan.devices.len()), &times(|| backend.scan().map(drop))?);
+    say("health of one card", &times(|| backend.check(&device.id).map(drop))?);
+    let target = Target { claim: ClaimId::new("claim-1")?, grant: Grant::Whole(device.id.clone()) };
+    let targets = [target];
+    say("edits of a whole card", &times(|| backend.edits(&targets).map(drop))?);
+    let edits = backend.edits(&targets)?;
+    say("CDI of them: rendered, validated, as text", &times(|| text(&edits).map(drop))?);
+    say_text(&format!("CDI: {} bytes, {} mounts", text(&edits)?.len(), edits.mounts.len()));
+    limit(&*backend, device)
+}
+
+/// Where the driver has limits of cgroups.
+fn limit(backend: &dyn Backend, device: &Device) -> Result<(), Box<dyn std::error::Error>> {
+    let sizing = &device.scheme(&Scheme::TIME_SLICE)?.sizing;
+    if !matches!(sizing, Sizing::Range(_)) {
+        say_text("this driver has no memory limits of cgroups");
+        return Ok(());
+    }
+    let size = Size { memory: Some(Bytes::gib(8)), compute: None };
+    let domain = TrustDomain::new("team")?;
+    let (device, scheme) = (device.id.clone(), Scheme::TIME_SLICE);
+    let grant = Grant::Shared { device, scheme, size, domain };
+    let target = Target { claim: ClaimId::new("claim-1")?, grant };
+    let container = Container { cgroup: CGROUP.into(), pid: 1, pid_namespace: 1 };
+    say("confine: set and read back", &times(|| backend.confine(&target, &container).map(drop))?);
+    Ok(())
+}
+
+/// Libraries of a driver in the number that one has, and a cgroup.
+fn prepare(root: &Path, version: &str) -> std::io::Result<()> {
+    let write = |path: &str, text: &str| {
+        let path = root.join(path.trim_start_matches('/'));
+        fs::create_dir_all(path.parent().unwrap_or(root))?;
+        fs::write(path, text)
+    };
+    write("/proc/devices", "Character devices:\n195 nvidia\n195 nvidia-modeset\n511 nvidia-uvm\n")?;
+    let libraries = "/usr/lib/x86_64-linux-gnu";
+    for name in ["cuda", "nvidia-ml", "nvidia-ptxjitcompiler", "nvidia-gpucomp", "nvidia-cfg"] {
+        write(&format!("{libraries}/lib{name}.so.{version}"), "")?;
+        let link = root.join(&libraries[1..]).join(format!("lib{name}.so.1"));
+        std::os::unix::fs::symlink(format!("lib{name}.so.{version}"), link)?;
+    }
+    for n in 0..10 {
+        write(&format!("{libraries}/libnvidia-more-{n}.so.{version}"), "")?;
+    }
+    // What else lies in such a folder on a real machine.
+    for n in 0..1500 {
+        write(&format!("{libraries}/libother{n}.so.1"), "")?;
+    }
+    write("/usr/bin/nvidia-smi", "")?;
+    for cgroup in Path::new(CGROUP).ancestors().take(4) {
+        for file in ["cgroup.procs", "cgroup.controllers"] {
+            write(&cgroup.join(file).to_string_lossy(), "")?;
+        }
+    }
+    Ok(())
+}
+
+fn text(edits: &ContainerEdits) -> vgpu_core::Result<String> {
+    let options = RenderOptions {
+        kind: Kind::new("vgpu.dev/claim")?,
+        name: ClaimId::new("claim-1")?,
+        hook: Some(PathBuf::from("/opt/vgpu/vgpu-hook")),
+        socket: PathBuf::from("/run/vgpu/agent.sock"),
+        claim_dir: PathBuf::from("/var/lib/vgpu/claims/claim-1"),
+        annotations: std::collections::BTreeMap::new(),
+    };
+    let spec = cdi::render(edits, &options)?;
+    serde_json::to_string_pretty(&spec)
+        .map_err(|e| Error::new(vgpu_core::ErrorKind::Invalid, e.to_string()))
+}
+
+fn times(call: impl Fn() -> vgpu_core::Result<()>) -> vgpu_core::Result<Vec<Duration>> {
+    let once = |_| {
+        let start = Instant::now();
+        call()?;
+        Ok(start.elapsed())
+    };
+    (0..ROUNDS).map(once).collect()
+}
+
+fn say(what: &str, times: &[Duration]) {
+    let mut sorted = times.to_vec();
+    sorted.sort_unstable();
+    let (first, last) = (sorted[0], sorted[sorted.len() - 1]);
+    say_text(&format!("{what}: {first:.1?} / {:.1?} / {last:.1?}", sorted[sorted.len() / 2]));
+}
+
+#[expect(clippy::print_stdout, reason = "the figures are what this program is for")]
+fn say_text(text: &str) {
+    println!("{text}");
+}
