@@ -161,9 +161,9 @@ fn replaced() {
         "fail: [{function: nvmlDeviceGetUUID, code: 18}, {function: nvmlSystemGetDriverVersion, code: 18}, \
          {function: nvmlDeviceGetCount_v2, code: 18}, {function: nvmlEventSetWait_v2, code: 18}]",
     );
-    assert_eq!(backend.check(&cards[0]).unwrap_err().kind, ErrorKind::DriverReplaced);
-    assert_eq!(backend.scan().unwrap_err().kind, ErrorKind::DriverReplaced);
-    let waited = backend.wait(Duration::from_millis(20)).unwrap_err();
+    assert_eq!(backend.check(&cards[0]).expect_err("replaced").kind, ErrorKind::DriverReplaced);
+    assert_eq!(backend.scan().expect_err("replaced").kind, ErrorKind::DriverReplaced);
+    let waited = backend.wait(Duration::from_millis(20)).expect_err("replaced");
     assert_eq!(waited.kind, ErrorKind::DriverReplaced);
     assert!(waited.message.contains("start this program anew"), "{waited}");
 }
@@ -184,7 +184,7 @@ fn out_of_range() {
     let scan = backend.scan().expect("the other card");
     assert_eq!((scan.devices.len(), scan.lost.len()), (1, 1));
     control("fail: [{function: nvmlDeviceGetCount_v2, code: 999}]");
-    assert_eq!(backend.scan().unwrap_err().kind, ErrorKind::Vendor);
+    assert_eq!(backend.scan().expect_err("no count").kind, ErrorKind::Vendor);
     control("");
     assert_eq!(backend.scan().expect("both").devices.len(), 2);
 }
