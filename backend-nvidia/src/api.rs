@@ -75,6 +75,8 @@ pub trait NvmlApi: MigApi + Debug + Send + Sync {
     fn nvlink_remote_kind(&self, index: u32, link: u32) -> Result<LinkEnd, NvmlFailure>;
     /// Reads whether the card is in MIG mode, and will be after its next reset.
     fn mig_mode(&self, index: u32) -> Result<MigMode, NvmlFailure>;
+    /// Sets who may compute on the card.
+    fn set_compute_mode(&self, index: u32, mode: ComputeMode) -> Result<(), NvmlFailure>;
     /// Lists the processes that compute on the card; more than [`MAX_PROCESSES`] are an error.
     fn compute_processes(&self, index: u32) -> Result<Vec<ComputeProcess>, NvmlFailure>;
 
@@ -123,6 +125,15 @@ pub trait NvmlEventSet: Debug + Send {
     ///
     /// NVML's own failures. They may come back at once and again and again: pause before waiting anew.
     fn wait(&mut self, timeout: Duration) -> Result<Option<RawEvent>, NvmlFailure>;
+}
+
+/// Who may compute on a card.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ComputeMode {
+    /// Any process.
+    Default,
+    /// One process at a time: with MPS the server, and through it its clients.
+    ExclusiveProcess,
 }
 
 /// A failed call: which C function, and why.

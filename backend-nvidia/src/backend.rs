@@ -16,7 +16,8 @@ use crate::cards::Cards;
 use crate::convert;
 use crate::health::Events;
 use crate::host::HostTree;
-use crate::isolation::{Capability, Delivery};
+use crate::isolation::{Capability, Delivery, Nodes};
+use crate::mps::{self, Mps, MpsOptions};
 use crate::schemes;
 use crate::topology;
 
@@ -36,6 +37,8 @@ pub struct NvidiaOptions {
     pub watch_again: Duration,
     /// How many degrees Celsius below its switch-off temperature a card is suspect.
     pub thermal_margin: u32,
+    /// How MPS daemons are run.
+    pub mps: MpsOptions,
 }
 
 impl Default for NvidiaOptions {
@@ -47,6 +50,7 @@ impl Default for NvidiaOptions {
             pause: Duration::from_secs(1),
             watch_again: Duration::from_secs(10),
             thermal_margin: 3,
+            mps: MpsOptions::default(),
         }
     }
 }
@@ -60,6 +64,7 @@ pub struct NvidiaBackend {
     pub(crate) named: bool,
     pub(crate) options: NvidiaOptions,
     pub(crate) events: Mutex<Events>,
+    pub(crate) mps: Mps,
     pub(crate) driver: String,
 }
 
@@ -74,10 +79,14 @@ impl NvidiaBackend {
 
     pub(crate) fn open(cards: Arc<Cards>, host: &Host, options: NvidiaOptions) -> Result<Self> {
         let driver = cards.api.driver_version().map_err(|failure| convert::error(&failure))?;
+        let tree = HostTree::new(&host.root, &options.driver_root);
+        let named = host.library.is_some();
+        let stand_in = named && !Nodes::new(&tree).kernel_has_driver();
         Ok(Self {
             cards,
-            tree: HostTree::new(&host.root, &options.driver_root),
-            named: host.library.is_some(),
+            mps: Mps::new(tree.clone(), options.mps.clone(), stand_in),
+            tree,
+            named,
             options,
             events: Mutex::default(),
             driver,
@@ -139,17 +148,26 @@ impl NvidiaBackend {
             None => None,
         };
         let units = convert::multiprocessors(cores, capability);
+        // A driver that does not tell the cores tells the multiprocessors of its profiles.
+        let units = table.as_ref().map_or(units, |table| units.max(table.multiprocessors));
+        let schemes = schemes::of_card(&id, memory_limits, mig, capability, table.as_deref());
         Ok(Device {
             vendor: Vendor::NVIDIA,
             model: convert::model(name, pci.as_ref()),
             numa: numa.or_else(|| self.tree.numa_node(address.as_deref()?)),
             pci: address,
             memory: vgpu_core::Bytes(usable),
-            // A driver that does not tell the cores tells the multiprocessors of its profiles.
-            compute_units: table.as_ref().map_or(units, |table| units.max(table.multiprocessors)),
+            compute_units: units,
             counters: table.as_ref().map(|table| table.counters.clone()).unwrap_or_default(),
-            schemes: schemes::of_card(&id, memory_limits, mig, capability, table.as_deref()),
+            schemes: self.with_mps(index, &id, units, mig, schemes),
             id,
+        })
+    }
+
+    /// The card as a scan would tell it.
+    pub(crate) fn describe_for_mode(&self, index: u32) -> Result<Device> {
+        self.describe(index).map_err(|unread| match unread {
+            Unread::Card(why) | Unread::Driver(why) => why,
         })
     }
 
@@ -209,6 +227,10 @@ impl Backend for NvidiaBackend {
     fn info(&self) -> BackendInfo {
         let mut missing: Vec<String> =
             self.api().missing_symbols().iter().map(|&symbol| symbol.to_owned()).collect();
+        if let Err(why) = self.mps.program() {
+            // Not a symbol, and a capability that is not declared all the same.
+            missing.push(format!("{} ({})", mps::NAME, why.message));
+        }
         missing.sort();
         missing.dedup();
         BackendInfo {

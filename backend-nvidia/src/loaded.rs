@@ -13,9 +13,9 @@ use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device, Nvml};
 
 use crate::api::{
-    ComputeProcess, FailureCause, LinkEnd, LoadFailure, MAX_CARDS, MemoryInfo, MemoryLimits,
-    MigMode, NvmlApi, NvmlEventSet, NvmlFailure, PciInfo, RawEvent, RemappedRows, TemperatureLimit,
-    TopologyLevel, Version,
+    ComputeMode, ComputeProcess, FailureCause, LinkEnd, LoadFailure, MAX_CARDS, MemoryInfo,
+    MemoryLimits, MigMode, NvmlApi, NvmlEventSet, NvmlFailure, PciInfo, RawEvent, RemappedRows,
+    TemperatureLimit, TopologyLevel, Version,
 };
 use crate::symbols::malformed;
 use crate::sys::{EventSet, Handle, Table};
@@ -162,6 +162,21 @@ impl NvmlApi for LoadedNvml {
 
     fn pci_info(&self, index: u32) -> Result<PciInfo, NvmlFailure> {
         self.on(index, |card| self.table.pci_info(card.raw))
+    }
+
+    fn set_compute_mode(&self, index: u32, mode: ComputeMode) -> Result<(), NvmlFailure> {
+        let mode = match mode {
+            ComputeMode::Default => nvml_wrapper::enum_wrappers::device::ComputeMode::Default,
+            ComputeMode::ExclusiveProcess => {
+                nvml_wrapper::enum_wrappers::device::ComputeMode::ExclusiveProcess
+            }
+        };
+        self.on(index, |_card| {
+            // A name of its own: the wrapper wants it for itself alone.
+            let call = "nvmlDeviceGetHandleByIndex_v2";
+            let mut device = wrapped(call, self.wrapper.device_by_index(index))?;
+            wrapped("nvmlDeviceSetComputeMode", device.set_compute_mode(mode))
+        })
     }
 
     fn memory_info(&self, index: u32) -> Result<MemoryInfo, NvmlFailure> {

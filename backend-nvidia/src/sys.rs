@@ -63,6 +63,7 @@ const WRAPPER_SYMBOLS: &[&str] = &[
     "nvmlDeviceGetTemperatureThreshold",
     "nvmlDeviceGetTopologyCommonAncestor",
     "nvmlDeviceGetTotalEccErrors",
+    "nvmlDeviceSetComputeMode",
     "nvmlSystemGetCudaDriverVersion_v2",
 ];
 

@@ -143,8 +143,8 @@ pub struct ModeInfo {
     pub leave: Change,
     /// Every device that changes with it; just this one, or all of the node.
     pub affects: Vec<DeviceId>,
-    /// Whom it serves, where it serves one trust domain at a time (an MPS daemon); only while it is
-    /// active.
+    /// Whom it serves, where it serves one trust domain at a time (an MPS daemon). With a domain and
+    /// not active, what serves it died: entering it for the same domain brings it back as it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub domain: Option<TrustDomain>,
 }

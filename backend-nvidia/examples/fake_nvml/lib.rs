@@ -9,6 +9,7 @@
 mod abi;
 mod abi_mig;
 mod exports;
+mod exports_compute;
 mod exports_limits;
 mod exports_mig;
 mod exports_newer;

@@ -8,6 +8,7 @@
 mod abi;
 mod abi_mig;
 mod exports;
+mod exports_compute;
 mod exports_mig;
 mod ffi;
 mod hide;

@@ -1,6 +1,7 @@
 //! How a card is: asked afresh, and by the driver's events.
 
 mod events;
+mod mps;
 mod xid;
 
 use std::time::Duration;
@@ -24,10 +25,17 @@ impl Health for NvidiaBackend {
             Err(Lookup::Unknown) => return Err(unknown(device)),
         };
         let (meaning, cause) = match reading {
-            Ok(findings) => findings.verdict(),
+            Ok(mut findings) => {
+                if let Some((meaning, cause)) = self.daemon_trouble(device) {
+                    findings.add(meaning, cause);
+                }
+                findings.verdict()
+            }
             Err(failure) => silent(&failure).map_err(|e| e.during("check"))?,
         };
-        Ok(vec![Event::now(Subject::Device(device.clone()), meaning, cause)])
+        let mut events = vec![Event::now(Subject::Device(device.clone()), meaning, cause)];
+        events.extend(self.lost_clients(device));
+        Ok(events)
     }
 
     fn wait(&self, timeout: Duration) -> Result<Vec<Event>> {
@@ -41,6 +49,7 @@ impl Health for NvidiaBackend {
                 let index = self.cards.index(&part.device())?;
                 match part.scheme() {
                     scheme if scheme == Scheme::MIG => self.mig_usage(part, index),
+                    scheme if partition::mps::is_mps(&scheme) => self.mps_usage(part),
                     _ => Err(partition::no_part(part)),
                 }
             }

@@ -14,6 +14,7 @@
 
 mod files;
 mod libraries;
+mod mps;
 mod nodes;
 mod sets;
 
@@ -30,9 +31,10 @@ use crate::api::NvmlFailure;
 use crate::backend::NvidiaBackend;
 use crate::convert;
 use crate::isolation::libraries::Libraries;
-use crate::isolation::nodes::Nodes;
+use crate::mps::Look;
 use crate::partition;
 
+pub(crate) use crate::isolation::nodes::Nodes;
 pub use crate::isolation::sets::{Capability, Delivery};
 
 /// The card that a grant is on, and which GPU and compute instance of it.
@@ -61,6 +63,7 @@ impl NvidiaBackend {
         if targets.is_empty() {
             return Ok(ContainerEdits::default());
         }
+        mps::one_at_most(targets)?;
         let granted: Vec<Granted> =
             targets.iter().map(|target| self.granted(&target.grant)).collect::<Result<_>>()?;
         let version = self.api().driver_version().map_err(|failure| convert::error(&failure))?;
@@ -86,6 +89,9 @@ impl NvidiaBackend {
                 };
                 edits = edits.merge(ContainerEdits { hooks: vec![hook], ..Default::default() })?;
             }
+            if let Grant::Part(part) = &target.grant {
+                edits = edits.merge(self.mps_edits(&self.mps_part(part)?)?)?;
+            }
             let whole = matches!(target.grant, Grant::Whole(_));
             edits = edits.merge(self.card(&nodes, granted, whole, stand_in)?)?;
         }
@@ -97,6 +103,9 @@ impl NvidiaBackend {
         let device = grant.device();
         let index = self.cards.index(&device)?;
         match grant {
+            Grant::Part(part) if partition::mps::is_mps(&part.scheme()) => {
+                return self.mps_part(part).map(|_| Granted { index, mig: None });
+            }
             Grant::Part(part) => return self.granted_part(part, index),
             Grant::Shared { scheme, .. } if *scheme != Scheme::TIME_SLICE => {
                 return Err(partition::unserved(&device, scheme));
@@ -108,6 +117,9 @@ impl NvidiaBackend {
                 ));
             }
             Grant::Shared { .. } | Grant::Whole(_) => {}
+        }
+        if !matches!(self.mps.look(&device)?, Look::None) {
+            return Err(in_mps_mode(&device));
         }
         match self.api().mig_mode(index) {
             Ok(mig) if mig.current => Err(in_mig_mode(&device)),
@@ -162,6 +174,13 @@ impl NvidiaBackend {
         }
         Ok(edits)
     }
+}
+
+fn in_mps_mode(device: &DeviceId) -> Error {
+    Error::new(
+        ErrorKind::Invalid,
+        format!("{device} is given through its MPS daemon only, neither whole nor in turns"),
+    )
 }
 
 fn in_mig_mode(device: &DeviceId) -> Error {

@@ -40,7 +40,11 @@ impl Mps {
     }
 
     /// Makes a partition and finds it in the table.
-    pub(crate) fn create_chunks(&self, running: &Running, order: &CreateOrder) -> Result<Partition> {
+    pub(crate) fn create_chunks(
+        &self,
+        running: &Running,
+        order: &CreateOrder,
+    ) -> Result<Partition> {
         let card = order.device();
         let Shape::Size(Size { compute: Some(share), .. }) = order.shape() else {
             let why = "a static MPS partition is a number of chunks; ask for compute";
@@ -166,11 +170,10 @@ mod tests {
                     GPU-74d43ed3  AADw        -      1      -     8     No\n\
                     GPU-00000000  -           9      9      72    72    -\n\
                     GPU-00000000  ZZZZ        -      9      -     72    No\n";
-        let table = table(&card(), text).expect("a table");
-        assert_eq!(table.total.get(), 9);
-        assert_eq!(table.rows.len(), 2);
-        assert!(table.rows[0].in_use && !table.rows[1].in_use);
-        let part = part(&card(), table.total, &table.rows[0]).expect("a part");
+        let Table { total, rows } = table(&card(), text).expect("a table");
+        assert_eq!((total.get(), rows.len()), (9, 2));
+        assert!(rows[0].in_use && !rows[1].in_use);
+        let part = part(&card(), total, &rows[0]).expect("a part");
         assert_eq!(part.id.local(), "Dx4A_-");
         assert_eq!((part.handle.as_str(), part.holders), ("Dx4A/+==", Holders::Unknown));
     }
@@ -178,7 +181,7 @@ mod tests {
     #[test]
     fn what_is_no_table_is_told() {
         for text in ["", "Static partitioning mode is not enabled", "GPU-74d43ed3 - x y 1 1 -"] {
-            assert_eq!(super::table(&card(), text), None, "{text}");
+            assert_eq!(table(&card(), text), None, "{text}");
         }
     }
 

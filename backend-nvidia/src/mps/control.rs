@@ -69,7 +69,9 @@ impl Control {
     fn run(&self, args: &[&str], input: Option<&str>) -> Result<(ExitStatus, String)> {
         let mut command = Command::new(&self.program);
         command.args(args).env("CUDA_MPS_PIPE_DIRECTORY", &self.pipe);
-        UNSET.iter().for_each(|name| drop(command.env_remove(name)));
+        for name in UNSET {
+            command.env_remove(name);
+        }
         let stdin = if input.is_some() { Stdio::piped() } else { Stdio::null() };
         command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|e| Error::io("run", &self.program, &e))?;

@@ -34,8 +34,7 @@ pub(crate) fn start(
     let copy = log.try_clone().map_err(|e| Error::io("write", &said, &e))?;
     command.stdin(Stdio::null()).stdout(log).stderr(copy);
     let starts = command.get_program().to_string_lossy().into_owned();
-    let mut child =
-        command.spawn().map_err(|e| Error::io("start", Path::new(&starts), &e))?;
+    let mut child = command.spawn().map_err(|e| Error::io("start", Path::new(&starts), &e))?;
     let status = ended(&mut child, mps.options.patience)
         .map_err(|e| Error::io("wait for", Path::new(&starts), &e))?;
     let text = || fs::read_to_string(&said).unwrap_or_default().trim().to_owned();
@@ -114,7 +113,9 @@ fn environment(folders: &Folders, record: &DaemonRecord) -> [(&'static str, Stri
 
 /// With the daemon's environment, in a process group of its own.
 fn prepared(mut command: Command, folders: &Folders, record: &DaemonRecord) -> Command {
-    UNSET.iter().for_each(|name| drop(command.env_remove(name)));
+    for name in UNSET {
+        command.env_remove(name);
+    }
     command.envs(environment(folders, record)).current_dir("/").process_group(0);
     command
 }
@@ -190,7 +191,8 @@ mod tests {
         let folders = mps.folders(&record().card);
         let program =
             Program { path: "/usr/bin/x".into(), namespaces: false, static_partitions: true };
-        for command in [bare(&program, &folders, &record()), with_own_shm(&program, &folders, &record())]
+        for command in
+            [bare(&program, &folders, &record()), with_own_shm(&program, &folders, &record())]
         {
             assert!(words(&command).ends_with(&["-d".into(), "-S".into()]));
             let pipe = command.get_envs().find(|(k, _)| *k == "CUDA_MPS_PIPE_DIRECTORY");

@@ -30,6 +30,18 @@ impl Limits {
     }
 }
 
+/// What a container without a namespace of its own is given to hold itself to less than the daemon's
+/// one limit for all.
+pub(crate) fn tighter(size: &Size) -> Vec<(String, String)> {
+    let limits = Limits::of(size);
+    let memory = limits.memory_mib.map(|mib| format!("0={mib}M"));
+    let percent = limits.percent.map(|percent| percent.to_string());
+    [("CUDA_MPS_PINNED_DEVICE_MEM_LIMIT", memory), ("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE", percent)]
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+        .collect()
+}
+
 /// `512M`, `4G` or `1024K` in MiB; `None` for what says that there is no limit.
 ///
 /// # Errors

@@ -31,9 +31,10 @@ use vgpu_core::{DeviceId, Result};
 use crate::host::HostTree;
 
 pub(crate) use crate::mps::daemon::{Look, Running};
-pub(crate) use crate::mps::program::Program;
-pub(crate) use crate::mps::schemes::{Card, Serves};
-pub(crate) use crate::mps::shares::ShareState;
+pub(crate) use crate::mps::limits::tighter;
+pub(crate) use crate::mps::program::{NAME, Program};
+pub(crate) use crate::mps::schemes::{Card, Serves, most, of_card as schemes};
+pub(crate) use crate::mps::shares::Room;
 pub(crate) use crate::mps::tenants::SHARE_FILE;
 
 /// How MPS daemons are run.

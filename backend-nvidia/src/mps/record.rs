@@ -29,6 +29,13 @@ pub(crate) struct DaemonRecord {
     pub(crate) unit: Option<String>,
 }
 
+impl DaemonRecord {
+    /// Whether it is the daemon that a mode order asks for.
+    pub(crate) fn serves(&self, scheme: &Scheme, domain: &TrustDomain) -> bool {
+        self.scheme == *scheme && self.domain == *domain
+    }
+}
+
 /// A process, for as long as it lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ProcessRecord {

@@ -33,6 +33,8 @@ pub(crate) struct Card<'d> {
 pub(crate) struct Serves {
     pub(crate) scheme: Scheme,
     pub(crate) domain: TrustDomain,
+    /// Whether it runs; else it died.
+    pub(crate) runs: bool,
 }
 
 /// The schemes that card, driver and program have together.
@@ -87,6 +89,7 @@ fn shares(card: &Card<'_>, program: &Program) -> SchemeInfo {
         max: Some(most(card.cuda)),
         max_per_container: Some(NonZeroU32::MIN),
         ownership: Ownership::Tag,
+        needs: Vec::new(),
     }
 }
 
@@ -112,6 +115,7 @@ fn partitions(card: &Card<'_>, chunks: NonZeroU32) -> SchemeInfo {
         max: Some(chunks.min(most(card.cuda))),
         max_per_container: Some(NonZeroU32::MIN),
         ownership: Ownership::Difference,
+        needs: Vec::new(),
     }
 }
 
@@ -125,7 +129,7 @@ fn chunks(card: &Card<'_>) -> Option<NonZeroU32> {
 fn mode(card: &Card<'_>, scheme: &Scheme) -> ModeInfo {
     let own = card.serves.as_ref().filter(|serves| serves.scheme == *scheme);
     ModeInfo {
-        active: own.is_some(),
+        active: own.is_some_and(|serves| serves.runs),
         enter: Change::IdleDevice,
         leave: Change::IdleDevice,
         affects: vec![card.id.clone()],
@@ -166,7 +170,8 @@ mod tests {
 
     #[test]
     fn only_namespaces_hold_memory_from_outside() {
-        let memory = |namespaces| schemes((9, 0), namespaces, true)[0].guarantees.memory.effective();
+        let memory =
+            |namespaces| schemes((9, 0), namespaces, true)[0].guarantees.memory.effective();
         assert_eq!(memory(true), Enforcement::Driver);
         assert_eq!(memory(false), Enforcement::Cooperative);
         for info in schemes((9, 0), true, true) {

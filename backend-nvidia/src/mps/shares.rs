@@ -40,13 +40,6 @@ pub(crate) struct Room {
     pub(crate) most: usize,
 }
 
-/// A share, and what is in force for it at the daemon.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ShareState {
-    pub(crate) record: ShareRecord,
-    pub(crate) in_force: Limits,
-}
-
 impl Mps {
     /// The shares that are written down for a card.
     pub(crate) fn shares(&self, card: &DeviceId) -> Result<Vec<ShareRecord>> {
@@ -162,14 +155,18 @@ impl Mps {
         Ok(())
     }
 
-    /// A share with the limits that the daemon has for it now.
-    pub(crate) fn share_state(&self, running: &Running, share: ShareRecord) -> Result<ShareState> {
+    /// The limits of a share as they are in force: the daemon's, and where it has one for all, that
+    /// or what the share's own container holds itself to, whichever is less.
+    pub(crate) fn limits_in_force(&self, running: &Running, share: &ShareRecord) -> Result<Limits> {
         let control = self.control(running)?;
-        let in_force = match running.has_namespaces() {
-            true => namespace_limits(&control, &share.name())?,
-            false => defaults(&control)?,
-        };
-        Ok(ShareState { record: share, in_force })
+        if running.has_namespaces() {
+            return namespace_limits(&control, &share.name());
+        }
+        let all = defaults(&control)?;
+        Ok(Limits {
+            memory_mib: share.limits.memory_mib.or(all.memory_mib).min(all.memory_mib),
+            percent: share.limits.percent.or(all.percent).min(all.percent),
+        })
     }
 
     /// How many processes hold each share, by its number.
@@ -212,7 +209,8 @@ impl Mps {
         let wanted = share.limits;
         let memory = wanted.memory_mib.map(|mib| format!("--pinned-memory-limit={mib}M"));
         let percent = wanted.percent.map(|p| format!("--active-thread-percentage={p}"));
-        let set: Vec<&str> = [&memory, &percent].into_iter().flatten().map(String::as_str).collect();
+        let set: Vec<&str> =
+            [&memory, &percent].into_iter().flatten().map(String::as_str).collect();
         if !set.is_empty() {
             let mut args = vec!["namespace", "set", &name, &server];
             args.extend(set);
@@ -249,7 +247,8 @@ impl Mps {
             let (name, server) = (share.name(), format!("--server={SERVER}"));
             let gone = control.verb(&["namespace", "delete", &name, &server]);
             let there = || -> Result<bool> {
-                let text = control.verb(&["namespace", "list", &server, "--format=csv,noheader"])?;
+                let text =
+                    control.verb(&["namespace", "list", &server, "--format=csv,noheader"])?;
                 Ok(text.lines().any(|line| line.split(',').next() == Some(&*name)))
             };
             if let Err(e) = gone
@@ -304,9 +303,8 @@ fn numbered(
 
 /// Whether a share more stays within the card, together with those that are there.
 fn fits(shares: &[ShareRecord], limits: &Limits, room: Room, order: &CreateOrder) -> Result<()> {
-    let full = |why: String| {
-        Err(Error::new(ErrorKind::Exhausted, why).with("device", order.device()))
-    };
+    let full =
+        |why: String| Err(Error::new(ErrorKind::Exhausted, why).with("device", order.device()));
     if shares.iter().any(|share| share.claim == *order.claim()) {
         let why = format!("claim {} has a share of this card already", order.claim());
         return Err(Error::new(ErrorKind::AlreadyExists, why).with("device", order.device()));

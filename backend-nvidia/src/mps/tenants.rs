@@ -83,8 +83,7 @@ impl Mps {
 
     /// Pid and status of each named server.
     fn server_rows(&self, running: &Running) -> Result<Vec<(Option<u32>, String)>> {
-        let text =
-            self.control(running)?.verb(&["server", "list", "--format=csv,noheader"])?;
+        let text = self.control(running)?.verb(&["server", "list", "--format=csv,noheader"])?;
         let row = |line: &str| {
             let mut columns = line.split(',').map(str::trim);
             let pid = columns.nth(2).and_then(|pid| pid.parse().ok());

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
-use vgpu_backend_nvidia::NvidiaFactory;
+use vgpu_backend_nvidia::{NvidiaFactory, NvidiaOptions};
 use vgpu_conformance::{During, FaultPlan, Fixture, Permission, Support};
 use vgpu_core::{
     Backend, BackendFactory, Container, CreateOrder, DeviceId, Error, ErrorKind, Host, Meaning,
@@ -16,6 +16,7 @@ use vgpu_core::{
 };
 
 use crate::built::built;
+use crate::mps::Mps;
 
 /// The machine that this process's environment names.
 #[derive(Debug)]
@@ -48,12 +49,24 @@ impl FakeNvml {
         prepare(&root, preset).map_err(|e| Error::io("prepare", &root, &e))?;
         let empty =
             tempfile::tempdir().map_err(|e| Error::io("make", &std::env::temp_dir(), &e))?;
+        let host = Host { root: root.clone(), library: Some(built(library)) };
+        let looked = NvidiaFactory::default();
+        let driver = opened(&looked, &host)?.info().driver;
+        let program = Mps::preset_of(preset.unwrap_or_default(), &driver);
+        let mps = program
+            .map(|program| Mps::beside(&scenario, &root, program))
+            .transpose()
+            .map_err(|e| Error::io("prepare", folder, &e))?;
+        let options = NvidiaOptions {
+            mps: mps.as_ref().map(Mps::options).unwrap_or_default(),
+            ..NvidiaOptions::default()
+        };
         let mut fixture = Self {
             name: format!("{}-{}", preset.unwrap_or("machine"), library.trim_end_matches(".so")),
-            factory: Arc::new(NvidiaFactory::default()),
-            host: Host { root, library: Some(built(library)) },
+            factory: Arc::new(NvidiaFactory::new(options)),
+            host,
             empty,
-            control: Control { file: control_of(folder), ..Control::default() },
+            control: Control { file: control_of(folder), mps, ..Control::default() },
         };
         let backend = fixture.open()?;
         fixture.control.no_events =
@@ -70,11 +83,7 @@ impl Fixture for FakeNvml {
     }
 
     fn open(&self) -> Result<Arc<dyn Backend>> {
-        match self.factory.probe(&self.host) {
-            Probe::Absent(why) => Err(Error::new(ErrorKind::NotFound, why)),
-            Probe::Broken(error) => Err(error),
-            Probe::Ready(backend) => Ok(backend),
-        }
+        opened(&self.factory, &self.host)
     }
 
     fn permission(&self) -> Permission {
@@ -96,12 +105,21 @@ impl Fixture for FakeNvml {
 
     fn reset(&self) -> Result<Support> {
         *self.control.state() = State::default();
+        self.control.mps.as_ref().map_or(Ok(()), Mps::reset)?;
         self.control.order(json!({ "do": "fresh" }))
     }
 }
 
 /// The container's cgroup, under version 2.
 const CGROUP: &str = "/sys/fs/cgroup/container";
+
+fn opened(factory: &NvidiaFactory, host: &Host) -> Result<Arc<dyn Backend>> {
+    match factory.probe(host) {
+        Probe::Absent(why) => Err(Error::new(ErrorKind::NotFound, why)),
+        Probe::Broken(error) => Err(error),
+        Probe::Ready(backend) => Ok(backend),
+    }
+}
 
 /// A host with an installed driver of the preset's version.
 fn prepare(root: &Path, preset: Option<&str>) -> std::io::Result<()> {
@@ -135,6 +153,8 @@ struct Control {
     /// By NVML's number.
     cards: Vec<DeviceId>,
     no_events: bool,
+    /// The control program beside the library.
+    mps: Option<Mps>,
     state: Mutex<State>,
 }
 
@@ -212,6 +232,12 @@ impl Control {
     }
 }
 
+impl Control {
+    fn has_daemon(&self, device: &DeviceId) -> bool {
+        self.mps.as_ref().is_some_and(|mps| mps.has_daemon(device))
+    }
+}
+
 impl FaultPlan for Control {
     fn fail(
         &self,
@@ -220,6 +246,9 @@ impl FaultPlan for Control {
         nth: u32,
         kind: ErrorKind,
     ) -> Result<Support> {
+        if let (During::Create, Some(mps), true) = (during, &self.mps, self.has_daemon(device)) {
+            return mps.fail(device, nth, kind);
+        }
         // The calls of each, in order.
         const USAGE: &[&str] = &[
             "nvmlDeviceGetUUID",
@@ -257,6 +286,11 @@ impl FaultPlan for Control {
 
     /// The call after the last one fails, and so does whatever would undo.
     fn interrupt(&self, device: &DeviceId, after: u32) -> Result<Support> {
+        if self.has_daemon(device) {
+            return Ok(Support::Declined(
+                "a program is not interrupted; tests/mps kills us".into(),
+            ));
+        }
         let calls: &[&str] = match after {
             0 => &["nvmlDeviceCreateGpuInstanceWithPlacement"],
             1 => &["nvmlGpuInstanceCreateComputeInstance", "nvmlGpuInstanceDestroy"],
@@ -288,6 +322,7 @@ impl FaultPlan for Control {
             state.fail.clear();
             state.latency_ms.clear();
         }
+        self.mps.as_ref().map_or(Ok(()), Mps::heal)?;
         self.write()
     }
 
@@ -311,6 +346,11 @@ impl FaultPlan for Control {
     }
 
     fn hold(&self, subject: &Subject, processes: u32) -> Result<Support> {
+        if let (Subject::Part(part), Some(mps)) = (subject, &self.mps)
+            && mps.has_daemon(&part.device())
+        {
+            return mps.hold(part, processes);
+        }
         let (device, slice) = match subject {
             Subject::Device(device) => (device.clone(), None),
             Subject::Part(part) => (part.device(), Some(place(part).1)),
@@ -335,6 +375,9 @@ impl FaultPlan for Control {
     }
 
     fn vanish(&self, part: &PartitionId) -> Result<Support> {
+        if let Some(mps) = self.mps.as_ref().filter(|mps| mps.has_daemon(&part.device())) {
+            return mps.vanish(part);
+        }
         let card = self.index(&part.device())?;
         self.order(json!({ "do": "vanish", "card": card, "slice": place(part).1 }))
     }
@@ -376,6 +419,7 @@ impl FaultPlan for Control {
     }
 
     fn reboot(&self) -> Result<Support> {
+        self.mps.as_ref().map_or(Ok(()), Mps::reboot)?;
         self.order(json!({ "do": "reboot" }))
     }
 }

@@ -6,6 +6,7 @@
 #[path = "../support/built.rs"]
 mod built;
 mod fixture;
+mod mps;
 
 use std::path::Path;
 use std::process::{Command, ExitCode};

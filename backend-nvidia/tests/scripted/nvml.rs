@@ -6,9 +6,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use vgpu_backend_nvidia::{
-    ComputeProcess, FIELD_RECOVERY_ACTION, FailureCause, LinkEnd, MemoryInfo, MemoryLimits,
-    MigMode, NvmlApi, NvmlEventSet, NvmlFailure, PciInfo, RawEvent, RemappedRows, TemperatureLimit,
-    TopologyLevel, Version,
+    ComputeMode, ComputeProcess, FIELD_RECOVERY_ACTION, FailureCause, LinkEnd, MemoryInfo,
+    MemoryLimits, MigMode, NvmlApi, NvmlEventSet, NvmlFailure, PciInfo, RawEvent, RemappedRows,
+    TemperatureLimit, TopologyLevel, Version,
 };
 
 type Answer<T> = Result<T, NvmlFailure>;
@@ -299,6 +299,10 @@ impl NvmlApi for Scripted {
 
     fn temperature(&self, index: u32) -> Answer<u32> {
         self.of("nvmlDeviceGetTemperature", index, |card| card.temperature)
+    }
+
+    fn set_compute_mode(&self, index: u32, _mode: ComputeMode) -> Answer<()> {
+        self.of("nvmlDeviceSetComputeMode", index, |_| Some(()))
     }
 
     fn temperature_limit(&self, index: u32, limit: TemperatureLimit) -> Answer<u32> {

@@ -47,9 +47,9 @@ pub(crate) fn valid_cdi(cx: &Context<'_>) -> Outcome {
 
 /// `ISO-3`.
 pub(crate) fn nothing_shared(cx: &Context<'_>) -> Outcome {
+    let own = cx.targets(1)?;
     let card = cx.card()?;
     let info = cx.info(&card)?;
-    let own = cx.targets(1)?;
     let shown = writable(&cx.backend.edits(&own)?);
     // On the card itself: another domain's share, or another part.
     let beside = match info.form {
@@ -57,7 +57,7 @@ pub(crate) fn nothing_shared(cx: &Context<'_>) -> Outcome {
             Some(Target { claim: claim(), grant: share(&card.id, info, &another_domain()) })
         }
         // One daemon serves one domain, so that its clients may share its folder.
-        Form::Carved if info.scheme == Scheme::MPS_STATIC => None,
+        Form::Carved if info.mode.domain.is_some() => None,
         Form::Carved => cx.targets(2).ok().and_then(|mut two| two.pop()),
     };
     if let Some(beside) = beside {
