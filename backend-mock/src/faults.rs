@@ -146,6 +146,18 @@ impl Faults {
         })
     }
 
+    /// What serves the card's mode dies (an MPS daemon), and leaves all else as it is.
+    ///
+    /// # Errors
+    /// `NotFound` for a card that the machine has not.
+    pub fn kill_daemon(&self, device: &DeviceId) -> Result<()> {
+        self.machine.change(|state| {
+            let mode = state.card_mut(device)?.mode.as_mut();
+            mode.into_iter().for_each(|mode| mode.dead = true);
+            Ok(())
+        })
+    }
+
     /// `check` says this of a card or part from now on; `Good` makes it well again. No event.
     ///
     /// # Errors

@@ -10,6 +10,16 @@ use crate::state::{Card, Mode, State};
 
 /// Puts a card, or all that the mode affects, into a mode.
 pub(crate) fn set(session: &Session<'_>, order: &ModeOrder) -> Result<ModeChange, Stop> {
+    let died = session.peek(&order.device, |_, card| Ok(is_dead_mode_of(card, order)))?;
+    if died {
+        let call = order.scheme.as_ref().map_or("whole", Scheme::as_str);
+        session.call(switch(call), &order.device, |state| {
+            let mode = state.card_mut(&order.device)?.mode.as_mut();
+            mode.into_iter().for_each(|mode| mode.dead = false);
+            Ok(())
+        })?;
+        return Ok(ModeChange::Done);
+    }
     let step = session.peek(&order.device, |state, card| Ok(plan(state, card, order)?))?;
     let Some(step) = step else { return Ok(ModeChange::Done) };
     session.call(step.call, &order.device, |state| {
@@ -33,6 +43,15 @@ pub(crate) fn set(session: &Session<'_>, order: &ModeOrder) -> Result<ModeChange
         Change::Reboot => ModeChange::AfterReboot,
         Change::Live | Change::IdleDevice | Change::IdleNode => ModeChange::Done,
     })
+}
+
+/// Whether the order asks for the card's own mode, and what serves it died: it comes back with all
+/// that is on the card.
+fn is_dead_mode_of(card: &Card, order: &ModeOrder) -> bool {
+    let same = |mode: &&Mode| {
+        mode.dead && order.scheme.as_ref() == Some(&mode.scheme) && order.domain == mode.domain
+    };
+    card.mode.as_ref().is_some_and(|mode| same(&mode))
 }
 
 /// A mode change that is to be made.
@@ -77,7 +96,7 @@ fn plan(state: &State, card: &Card, order: &ModeOrder) -> Result<Option<Step>> {
         }
         Some(info) => {
             let domain = order.domain.clone().filter(|_| is_mps(&info.scheme));
-            Some(Mode { scheme: info.scheme.clone(), domain })
+            Some(Mode { scheme: info.scheme.clone(), domain, dead: false })
         }
     };
     if card.mode == mode && card.pending.as_ref().is_none_or(|p| *p == mode) {

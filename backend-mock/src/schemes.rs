@@ -258,13 +258,13 @@ fn grid(of: u32) -> ComputeGrid {
 fn own_mode(card: &Card, scheme: &Scheme, change: Change) -> ModeInfo {
     // Entering it from another mode asks for leaving that one as well.
     let enter = if card.is_in(scheme) { change } else { change.max(leaving(card)) };
-    let domain = card.mode.as_ref().filter(|mode| mode.scheme == *scheme);
+    let own = card.mode.as_ref().filter(|mode| mode.scheme == *scheme);
     ModeInfo {
-        active: card.is_in(scheme),
+        active: own.is_some_and(|mode| !mode.dead),
         enter,
         leave: change,
         affects: vec![card.id.clone()],
-        domain: domain.and_then(|mode| mode.domain.clone()),
+        domain: own.and_then(|mode| mode.domain.clone()),
     }
 }
 

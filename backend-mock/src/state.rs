@@ -62,6 +62,9 @@ pub(crate) struct Card {
 pub(crate) struct Mode {
     pub(crate) scheme: Scheme,
     pub(crate) domain: Option<TrustDomain>,
+    /// What serves it died.
+    #[serde(default)]
+    pub(crate) dead: bool,
 }
 
 /// What a health reading says besides "good".
@@ -226,7 +229,7 @@ impl State {
             let has = crate::schemes::describe(self, card);
             has.scheme(&scheme)?;
             let domain = card.spec.domain.clone();
-            self.cards[i].mode = Some(Mode { scheme, domain });
+            self.cards[i].mode = Some(Mode { scheme, domain, dead: false });
         }
         Ok(())
     }

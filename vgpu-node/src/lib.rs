@@ -25,6 +25,7 @@ pub mod inventory;
 pub mod lanes;
 pub mod ledger;
 pub mod listing;
+mod modes;
 mod needs;
 pub mod node;
 pub mod offer;

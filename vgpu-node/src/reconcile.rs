@@ -27,6 +27,8 @@ impl Node {
     pub fn refresh(&self) {
         self.inventory.refresh();
         self.note_shut_lanes();
+        // Before health is read: a daemon that is back has clients again.
+        self.keep_modes();
         self.read_health();
         self.check_parts();
         self.look_at_containers();

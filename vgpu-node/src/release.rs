@@ -8,6 +8,7 @@ use vgpu_core::id::{ClaimId, DeviceId};
 use vgpu_core::{Error, ErrorKind, PartitionId, Result, Target};
 
 use crate::claim::{ClaimRecord, GrantRecord, Stage};
+use crate::modes;
 use crate::node::{self, Node};
 
 impl Node {
@@ -36,6 +37,9 @@ impl Node {
         }
         for grant in &record.grants {
             self.inventory.refresh_device(grant.device());
+        }
+        if outcome.is_ok() {
+            modes::entered(&record).iter().for_each(|device| self.leave_unneeded(device));
         }
         outcome
     }
