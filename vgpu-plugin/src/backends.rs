@@ -61,6 +61,15 @@ pub struct LookArgs {
     #[arg(long, env = "VGPU_NVML_LIBRARY", value_name = "FILE",
         value_parser = clap::value_parser!(OsString))]
     pub nvml_library: Option<OsString>,
+    /// NVIDIA's MPS control program, alone, instead of nvidia-cuda-mps-control in the usual folders.
+    /// An empty name searches.
+    #[arg(long, env = "VGPU_MPS_CONTROL", value_name = "FILE",
+        value_parser = clap::value_parser!(OsString))]
+    pub mps_control: Option<OsString>,
+    /// Where each card's MPS daemon has its folder, as on the host [default: mps below the agent's
+    /// state].
+    #[arg(long, value_name = "DIR")]
+    pub mps_dir: Option<PathBuf>,
     /// Cambricon's libcndev to load, alone, instead of searching for it. An empty name searches.
     #[arg(long, env = "VGPU_CNDEV_LIBRARY", value_name = "FILE",
         value_parser = clap::value_parser!(OsString))]
@@ -91,11 +100,20 @@ impl LookArgs {
             }
             Name::Mock => return None,
             Name::Nvidia => {
-                let factory = NvidiaFactory::new(settings.nvidia.clone());
-                (Arc::new(factory), self.nvml_library.as_ref())
+                let options = self.nvidia_options(settings);
+                (Arc::new(NvidiaFactory::new(options)), self.nvml_library.as_ref())
             }
         };
         Some(Choice { factory, host: self.host(library) })
+    }
+
+    fn nvidia_options(&self, settings: &Settings) -> NvidiaOptions {
+        let mut options = settings.nvidia.clone();
+        options.mps.program = named(self.mps_control.as_ref());
+        if let Some(folder) = &self.mps_dir {
+            options.mps.folder.clone_from(folder);
+        }
+        options
     }
 
     fn hygon_options(&self) -> HygonOptions {

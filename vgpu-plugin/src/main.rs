@@ -10,7 +10,12 @@ use vgpu_plugin::{check_config, run};
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::CheckConfig { file } => check_config(&file),
-        Command::Run(args) => args.choices().and_then(|choices| run(choices, *args)),
+        Command::Run(mut args) => {
+            // What daemons need lies with the rest of the agent's state.
+            let folder = args.state_dir.join("mps");
+            args.backends.look.mps_dir.get_or_insert(folder);
+            args.choices().and_then(|choices| run(choices, *args))
+        }
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

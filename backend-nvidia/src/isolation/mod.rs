@@ -89,7 +89,9 @@ impl NvidiaBackend {
                 };
                 edits = edits.merge(ContainerEdits { hooks: vec![hook], ..Default::default() })?;
             }
-            if let Grant::Part(part) = &target.grant {
+            if let Grant::Part(part) = &target.grant
+                && partition::mps::is_mps(&part.scheme())
+            {
                 edits = edits.merge(self.mps_edits(&self.mps_part(part)?)?)?;
             }
             let whole = matches!(target.grant, Grant::Whole(_));

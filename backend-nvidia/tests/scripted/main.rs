@@ -1,5 +1,7 @@
 //! The backend's logic over an NVML that a script plays: no library, no driver, no card.
 
+#[path = "../support/built.rs"]
+mod built;
 mod discovery;
 mod edits;
 mod events;
@@ -7,6 +9,7 @@ mod events;
 mod golden;
 mod health;
 mod mig;
+mod mps;
 mod nvml;
 mod parts;
 mod trees;

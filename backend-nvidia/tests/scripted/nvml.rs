@@ -42,6 +42,8 @@ pub(crate) struct State {
     pub(crate) fail: HashMap<(&'static str, Option<u32>), FailureCause>,
     /// What the next waits give; nothing left is a time-out.
     pub(crate) events: VecDeque<Result<RawEvent, i64>>,
+    /// What was set, by card.
+    pub(crate) compute_modes: HashMap<u32, ComputeMode>,
     pub(crate) sets_opened: u32,
     pub(crate) waits: u32,
     pub(crate) registered: Vec<(u32, u64)>,
@@ -301,8 +303,10 @@ impl NvmlApi for Scripted {
         self.of("nvmlDeviceGetTemperature", index, |card| card.temperature)
     }
 
-    fn set_compute_mode(&self, index: u32, _mode: ComputeMode) -> Answer<()> {
-        self.of("nvmlDeviceSetComputeMode", index, |_| Some(()))
+    fn set_compute_mode(&self, index: u32, mode: ComputeMode) -> Answer<()> {
+        self.of("nvmlDeviceSetComputeMode", index, |_| Some(()))?;
+        self.state().compute_modes.insert(index, mode);
+        Ok(())
     }
 
     fn temperature_limit(&self, index: u32, limit: TemperatureLimit) -> Answer<u32> {
