@@ -227,8 +227,11 @@ impl Backend for NvidiaBackend {
     fn info(&self) -> BackendInfo {
         let mut missing: Vec<String> =
             self.api().missing_symbols().iter().map(|&symbol| symbol.to_owned()).collect();
-        if let Err(why) = self.mps.program() {
-            // Not a symbol, and a capability that is not declared all the same.
+        if let Err(why) = self.mps.program()
+            && (self.options.mps.program.is_some() || why.kind != ErrorKind::NotFound)
+        {
+            // Not a symbol, and a capability that is not declared all the same. A host that never had
+            // the program misses nothing.
             missing.push(format!("{} ({})", mps::NAME, why.message));
         }
         missing.sort();

@@ -60,6 +60,7 @@ fn a_killed_daemon_is_told_and_comes_back_with_the_limits_of_the_claims() {
         stage.tenant(4711, &parts[0]);
         stage.play_stand_in_driver();
         assert_eq!(told(&backend.check(&id(0)).expect("read")).0, Meaning::Good);
+        let more = order(&backend, &Scheme::MPS, size(1, 1), "c");
         stage.kill_daemon(0);
         // Dead: the card is given to nobody, each share is told with whom it lost, nothing vanishes.
         let (card, shares) = told(&backend.check(&id(0)).expect("read"));
@@ -75,7 +76,7 @@ fn a_killed_daemon_is_told_and_comes_back_with_the_limits_of_the_claims() {
         let grant = Grant::Part(parts[1].id.clone());
         let target = Target { claim: ClaimId::new("b").expect("an id"), grant };
         assert_eq!(backend.edits(std::slice::from_ref(&target)).unwrap_err().kind, ErrorKind::Busy);
-        assert_eq!(share(&backend, 1, 1, "c").unwrap_err().kind, ErrorKind::Busy);
+        assert_eq!(backend.create(&more).unwrap_err().kind, ErrorKind::Busy);
         // Another agent looks, and enters the mode of the claims again.
         let backend = stage.backend();
         enter(&backend, Scheme::MPS);
