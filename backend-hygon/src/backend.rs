@@ -31,19 +31,21 @@ const MOST_VDCUS: NonZeroU32 = NonZeroU32::new(4).expect("not 0");
 pub struct HygonOptions {
     /// ROCm SMI to load, alone, instead of searching for it.
     pub rocm_smi: Option<PathBuf>,
-    /// Whether libhydmi and libhydmi_mig may be called in this process.
+    /// Whether the vendor's libraries may be called in this process.
     pub calls: LibraryCalls,
     /// How often `wait` looks at the host's files.
     pub look: Duration,
 }
 
-/// Whether the vendor's libraries that partition may be called in this process.
+/// Whether the vendor's libraries may be called in this process. ROCm SMI that was named is called in
+/// either case; it ends its process where the host's files are not as it expects them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LibraryCalls {
     /// This process is there for them: libhydmi forks a shell, and crashes where there is no
     /// `/etc/passwd`.
     Here,
-    /// They are not loaded. Virtual DCUs are made by file, and cards are not cut by hardware.
+    /// They are not loaded. Virtual DCUs are made by file, cards are not cut by hardware, and only the
+    /// host's own files are read.
     #[default]
     Never,
 }

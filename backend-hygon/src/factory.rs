@@ -42,9 +42,11 @@ impl HygonFactory {
         Self { options, ..Self::default() }
     }
 
-    /// Where libhydmi lies below a root, if it does: the reason to serve Hygon in a child process.
+    /// A library of the driver below a root, if there is one: the reason to serve Hygon in a child
+    /// process.
     pub fn library_below(root: &Path) -> Option<PathBuf> {
-        candidates(&HostTree::new(root), DMI).into_iter().next()
+        let tree = HostTree::new(root);
+        [DMI, SMI].into_iter().flat_map(|names| candidates(&tree, names)).next()
     }
 
     fn find(&self, host: &Host) -> Result<Probe, Error> {
@@ -104,6 +106,11 @@ impl HygonFactory {
     ) -> Result<Option<Arc<dyn RocmSmi>>, Error> {
         let named = self.options.rocm_smi.as_ref();
         let files = named.map_or_else(|| candidates(tree, SMI), |file| vec![file.clone()]);
+        if let (None, LibraryCalls::Never, Some(file)) = (named, self.options.calls, files.first())
+        {
+            notes.push(format!("not {}: it is called only in a child process", file.display()));
+            return Ok(None);
+        }
         for file in files {
             if let Some(smi) = self.loaded().smi.get(&file) {
                 return Ok(Some(Arc::clone(smi)));

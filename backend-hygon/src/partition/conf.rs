@@ -121,6 +121,8 @@ fn bad(key: &str, value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn conf() -> VdevConf {
@@ -171,6 +173,34 @@ mod tests {
                 conf.mask = [0; 2];
                 conf.mask[unit as usize / 64] = 1 << (unit % 64);
                 assert_eq!(conf.exceeds(units), unit >= units, "unit {unit} of {units}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_conf_is_read_as_it_was_written(
+            mask: [u64; 2], count: u32, memory_mib: u64, vdev in 0_u32..200, pipe in 0_u32..20, enabled: bool
+        ) {
+            let conf = VdevConf { mask, count, memory_mib, vdev, pipe, enabled, ..conf() };
+            prop_assert_eq!(conf.to_string().parse(), Ok(conf));
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused(text in ".{0,400}") {
+            let with = format!("PciBusId: 0000:33:00.0\n{text}");
+            let _either: Result<VdevConf, String> = with.parse();
+        }
+
+        #[test]
+        fn a_mask_fits_a_card_of_each_count_or_exceeds_it(mask: [u64; 2]) {
+            let bits = u128::from(mask[1]) << 64 | u128::from(mask[0]);
+            for units in crate::models::counts() {
+                let conf = VdevConf { mask, ..conf() };
+                prop_assert_eq!(conf.exceeds(units), bits.checked_shr(units).unwrap_or(0) != 0);
+                let cut = bits & (u128::MAX >> (128 - units));
+                let within = VdevConf { mask: [cut as u64, (cut >> 64) as u64], ..conf };
+                prop_assert!(!within.exceeds(units) && within.units() <= units);
             }
         }
     }
