@@ -41,9 +41,11 @@ fn measure(library: &Path) -> Result<(), Box<dyn std::error::Error>> {
         Probe::Ready(backend) => backend,
         other => return Err(format!("{other:?}").into()),
     };
-    let scan = backend.scan()?;
+    backend.scan()?;
     say("first probe and scan (once)", &[start.elapsed()]);
     prepare(root.path(), &backend.info().driver)?;
+    // Whether the host has cgroup v2 is known only now.
+    let scan = backend.scan()?;
     let device = scan.devices.first().ok_or("no card")?;
     say(&format!("scan of {} cards", scan.devices.len()), &times(|| backend.scan().map(drop))?);
     say("health of one card", &times(|| backend.check(&device.id).map(drop))?);
