@@ -2,6 +2,7 @@
 
 mod fit;
 mod held;
+pub mod layout;
 mod pack;
 mod refusal;
 mod request;
