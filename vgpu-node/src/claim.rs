@@ -16,7 +16,7 @@ use vgpu_core::scheme::{Need, Scheme};
 use vgpu_core::size::Size;
 use vgpu_core::{Confinement, Container, Device, Error, ErrorKind, Result};
 
-use crate::offer::ResourceName;
+use crate::offer::{Lifecycle, ResourceName};
 use crate::publish::{ClaimFacts, GrantFacts};
 
 /// Every claim id of ours starts so; parts tagged so are ours, even without a ledger.
@@ -66,6 +66,9 @@ pub struct Wanted {
     pub wants: Vec<Want>,
     /// Whether the card's mode may be changed for it.
     pub modes: Modes,
+    /// Whether its parts are made for it or were made ahead.
+    #[serde(default)]
+    pub lifecycle: Lifecycle,
 }
 
 /// How far a claim is.
@@ -125,6 +128,11 @@ impl GrantRecord {
     /// The card.
     pub fn device(&self) -> &DeviceId {
         &self.held.device
+    }
+
+    /// Whether its part was made ahead, and stays when the claim goes.
+    pub fn is_pooled(&self) -> bool {
+        matches!(&self.step, Step::Share(Target { grant: Grant::Part(_), .. }))
     }
 
     /// The part, once it is made.

@@ -6,6 +6,7 @@
 //! | [`offer`], [`slots`] | what is offered, laid over the cards as ids |
 //! | [`listing`], [`prefer`] | what the kubelet is told, and which ids a container should get |
 //! | [`claim`], [`node`] | claims and the node that has them; `identify`, `prepare`, `release`, `reconcile`, `containers`, `republish`, `adopt` act on it |
+//! | [`pool`] | layouts: parts made ahead and kept so |
 //! | [`absence`] | when the kubelet's silence is proof that a pod is gone |
 //! | [`ledger`] | the journal that survives a crash |
 //! | [`lanes`], [`inventory`] | calls to drivers that may hang, and what they say is there |
@@ -30,6 +31,7 @@ mod needs;
 pub mod node;
 pub mod offer;
 pub mod points;
+pub mod pool;
 pub mod prefer;
 mod prepare;
 pub mod publish;
@@ -45,5 +47,6 @@ pub use adopt::Allocated;
 pub use identify::{CheckpointClaim, Prepare};
 pub use node::{Allocation, Node, NodeOptions};
 pub use offer::{Offer, ResourceName};
+pub use pool::CardLayout;
 pub use status::ClaimStatus;
 pub use watch::Watch;

@@ -8,13 +8,13 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use vgpu_core::Device;
-use vgpu_core::id::{DeviceId, PartitionId, SlotId};
+use vgpu_core::id::{DeviceId, PartitionId, ProfileId, SlotId};
 use vgpu_core::plan::units::{CardRoom, advertise};
 use vgpu_core::plan::{Held, Inventory, Policy, Want, plan_all};
 use vgpu_core::scheme::{Scheme, Sizing};
 
 use crate::claim::{Claim, Claims, Stage};
-use crate::offer::{OfferKind, ResourceName};
+use crate::offer::{Lifecycle, OfferKind, ResourceName};
 use crate::slots::{self, CardSlots, Layout, Resource};
 
 /// One id, as the kubelet is told.
@@ -42,6 +42,8 @@ pub struct CardView<'v> {
     pub foreign: Vec<Held>,
     /// Parts on it that are not well, though the card is.
     pub ailing: BTreeSet<PartitionId>,
+    /// Parts that were made ahead and can be given, by profile.
+    pub pooled: BTreeMap<ProfileId, u64>,
 }
 
 /// The list of every resource: those of the layout, and those of which claims still hold ids though no
@@ -213,6 +215,11 @@ fn room(
     most: u64,
 ) -> CardRoom {
     let none = CardRoom { units: 0, requests: Some(0) };
+    if let (Lifecycle::Pooled, Want::Profile(profile)) = (resource.offer.lifecycle, &slots.want) {
+        let idle = card.pooled.get(profile).copied().unwrap_or(0);
+        let units = idle.saturating_sub(promised(&card.device.id, profile, claims)).min(most);
+        return CardRoom { units, requests: None };
+    }
     let Ok(info) = card.device.scheme(&slots.scheme) else { return none };
     let Ok((held, open)) = taken(card, claims) else { return none };
     let domain = Some(&resource.offer.domain);
@@ -236,6 +243,14 @@ fn room(
         },
         _ => CardRoom { units: simulate(resource, card, slots, held, open, most), requests: None },
     }
+}
+
+/// How many parts of a profile are allocated and not taken yet.
+fn promised(device: &DeviceId, profile: &ProfileId, claims: &[&Claim]) -> u64 {
+    let open = claims.iter().filter(|c| c.record.grants.is_empty());
+    let wants = open.flat_map(|c| &c.record.wanted).filter(|w| w.device == *device);
+    let like = |want: &&Want| **want == Want::Profile(profile.clone());
+    wants.flat_map(|w| &w.wants).filter(like).count() as u64
 }
 
 /// What is taken on a card: by other tools, by claims that were decided, and by claims that are only

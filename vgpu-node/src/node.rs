@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::ArcSwap;
 use vgpu_core::id::{ClaimId, DeviceId, SlotId};
 use vgpu_core::plan::Held;
-use vgpu_core::{Device, Error, ErrorKind, Partition, Result};
+use vgpu_core::{Device, Error, ErrorKind, Partition, ProfileId, Result};
 
 use crate::absence::{Absence, AbsenceOptions};
 use crate::claim::{self, Claim, ClaimRecord, Claims, GrantRecord, Stage, Wanted};
@@ -24,6 +24,7 @@ use crate::ledger::{Ledger, LedgerOptions, Recovery};
 use crate::listing::{self, CardView, Listing};
 use crate::offer::{Offer, OfferKind, ResourceName};
 use crate::points::FaultPoints;
+use crate::pool::{self, CardLayout, PoolRecord, Record};
 use crate::prefer::{self, Preference};
 use crate::publish::{SpecOptions, Specs};
 use crate::republish::Comparing;
@@ -55,7 +56,7 @@ pub struct Node {
     pub(crate) options: NodeOptions,
     pub(crate) inventory: Inventory,
     pub(crate) specs: Specs,
-    pub(crate) ledger: Mutex<Ledger<ClaimRecord>>,
+    pub(crate) ledger: Mutex<Ledger<Record>>,
     state: Mutex<State>,
     layout: ArcSwap<Layout>,
     listing: ArcSwap<Listing>,
@@ -73,7 +74,12 @@ pub(crate) struct State {
     pub(crate) absence: Absence,
     /// Limits that were found gone or changed, and set again.
     pub(crate) limit_repairs: u64,
+    /// Parts made ahead for layouts.
+    pub(crate) pool: BTreeMap<ClaimId, PoolRecord>,
+    /// What keeps cards from their layouts.
+    pub(crate) pool_trouble: BTreeMap<DeviceId, String>,
     offers: Vec<Offer>,
+    layouts: Vec<CardLayout>,
     /// Why the last configuration was not taken, if so.
     offers_trouble: Option<Error>,
 }
@@ -93,14 +99,14 @@ impl Node {
     /// # Errors
     /// `Busy` while another agent holds the ledger, `Invalid` for a ledger of a newer format, `Io`.
     pub fn open(options: NodeOptions, registry: Registry) -> Result<(Arc<Self>, Recovery)> {
-        let (mut ledger, recovery) = Ledger::<ClaimRecord>::open(LedgerOptions {
+        let (mut ledger, recovery) = Ledger::<Record>::open(LedgerOptions {
             wait: options.ledger_wait,
             points: options.points.clone(),
             ..LedgerOptions::new(options.state_dir.clone())
         })?;
         let specs = Specs::new(options.specs.clone())?;
         let rebooted = crate::reconcile::note_reboot(&mut ledger, &options.root)?;
-        let records: Vec<ClaimRecord> = ledger.records().values().cloned().collect();
+        let (records, pool) = pool::apart(ledger.records().values());
         let kept: Vec<ClaimId> = records
             .iter()
             .filter(|r| r.stage == Stage::Prepared && !rebooted)
@@ -118,7 +124,10 @@ impl Node {
                 health: HealthPolicy::new(options.health.clone()),
                 absence: Absence::new(options.absence),
                 limit_repairs: 0,
+                pool,
+                pool_trouble: BTreeMap::new(),
                 offers: Vec::new(),
+                layouts: Vec::new(),
                 offers_trouble: None,
             }),
             layout: ArcSwap::default(),
@@ -138,14 +147,28 @@ impl Node {
         Ok((node, recovery))
     }
 
-    /// Takes a configuration. Ids that claims hold keep their meaning until they are released.
+    /// Takes a configuration without layouts.
     ///
     /// # Errors
-    /// `Invalid` for overlapping offers; the node then keeps serving the last good ones.
+    /// As [`Node::configure`].
     pub fn apply(&self, offers: &[Offer]) -> Result<()> {
+        self.configure(offers, &[])
+    }
+
+    /// Takes a configuration. Ids that claims hold keep their meaning until they are released. Layouts come into
+    /// effect with [`Node::lay_out`].
+    ///
+    /// # Errors
+    /// `Invalid` for overlapping offers or layouts and for a layout that no placement reaches, `Unsupported` for one of
+    /// a scheme that a card lacks; the node then keeps the last good configuration, and nothing was made or unmade.
+    pub fn configure(&self, offers: &[Offer], layouts: &[CardLayout]) -> Result<()> {
         let snapshot = self.inventory.snapshot();
-        Layout::of(offers, &devices(&snapshot))?;
-        self.state().offers = offers.to_vec();
+        Layout::of(offers, layouts, &devices(&snapshot))?;
+        {
+            let mut state = self.state();
+            state.offers = offers.to_vec();
+            state.layouts = layouts.to_vec();
+        }
         self.relist();
         Ok(())
     }
@@ -315,11 +338,12 @@ impl Node {
         let mut record = before.clone();
         change(&mut record)?;
         // What only ends must not fail for want of the room that it will give back.
+        let written = Record::Claim(Box::new(record.clone()));
         match record.stage {
             Stage::Broken(_) | Stage::Releasing => {
-                ledger.put_last(record.claim.as_str(), &record)?;
+                ledger.put_last(record.claim.as_str(), &written)?;
             }
-            _ => ledger.put(record.claim.as_str(), &record)?,
+            _ => ledger.put(record.claim.as_str(), &written)?,
         }
         if let Some(claim) = self.state().claims.find_mut(id) {
             // Names and holder are learned without being written down at once.
@@ -336,7 +360,7 @@ impl Node {
         let snapshot = self.inventory.snapshot();
         {
             let mut state = self.state();
-            match Layout::of(&state.offers, &devices(&snapshot)) {
+            match Layout::of(&state.offers, &state.layouts, &devices(&snapshot)) {
                 Ok(layout) => {
                     self.layout.store(Arc::new(layout));
                     state.offers_trouble = None;
@@ -345,7 +369,7 @@ impl Node {
                 Err(e) => state.offers_trouble = Some(e),
             }
             let foreign = foreign(&snapshot, &state.claims);
-            let cards = views(&snapshot, &state.health, &foreign);
+            let cards = views(&snapshot, &state, &foreign);
             let listing = listing::of(&self.layout.load(), &cards, &state.claims);
             self.listing.store(Arc::new(listing));
         }
@@ -360,7 +384,7 @@ impl Node {
             let layout = self.layout.load();
             let Some(found) = layout.resources.get(resource) else { return };
             let foreign = foreign(&snapshot, &state.claims);
-            let cards = views(&snapshot, &state.health, &foreign);
+            let cards = views(&snapshot, &state, &foreign);
             let fresh = listing::one(resource, Some(found), &cards, &state.claims);
             let before = self.listing.load();
             if before.get(resource).is_some_and(|list| **list == *fresh) {
@@ -387,7 +411,7 @@ impl Node {
         why: String,
     ) -> Error {
         let foreign = foreign(snapshot, &state.claims);
-        let cards = views(snapshot, &state.health, &foreign);
+        let cards = views(snapshot, state, &foreign);
         let mut error = Error::new(ErrorKind::Invalid, why);
         if matches!(resource.offer.kind, OfferKind::Unit { .. }) {
             let free = listing::free(resource, &cards, &state.claims);
@@ -460,9 +484,10 @@ pub(crate) fn ours<'r>(
 
 fn views<'v>(
     snapshot: &'v Snapshot,
-    health: &HealthPolicy,
+    state: &State,
     foreign: &BTreeMap<DeviceId, Vec<Held>>,
 ) -> BTreeMap<DeviceId, CardView<'v>> {
+    let health = &state.health;
     snapshot
         .cards
         .iter()
@@ -473,7 +498,15 @@ fn views<'v>(
             let foreign = foreign.get(id).cloned().unwrap_or_default();
             let parts = card.partitions.iter().flatten().map(|p| &p.id);
             let ailing = parts.filter(|p| !health.usable(id, Some(p))).cloned().collect();
-            (id.clone(), CardView { device: &card.device, open, foreign, ailing })
+            let ailing: BTreeSet<_> = ailing;
+            let idle = match &card.partitions {
+                Ok(parts) => pool::idle(parts, &state.claims, &state.pool),
+                Err(_) => Vec::new(),
+            };
+            let idle = idle.into_iter().filter(|(_, part)| !ailing.contains(part));
+            let mut pooled: BTreeMap<ProfileId, u64> = BTreeMap::new();
+            idle.for_each(|(profile, _)| *pooled.entry(profile).or_default() += 1);
+            (id.clone(), CardView { device: &card.device, open, foreign, ailing, pooled })
         })
         .collect()
 }
@@ -517,7 +550,8 @@ pub(crate) fn wanted(
         let wants = slots::together(resource, &card.device, slots, count)
             .map_err(|why| Error::new(ErrorKind::Invalid, why).with("device", id))?;
         let (device, scheme, modes) = (id.clone(), slots.scheme.clone(), resource.offer.modes());
-        all.push(Wanted { device, scheme, wants, modes });
+        let lifecycle = resource.offer.lifecycle;
+        all.push(Wanted { device, scheme, wants, modes, lifecycle });
     }
     Ok(all)
 }

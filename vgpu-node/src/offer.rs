@@ -72,6 +72,19 @@ pub struct Offer {
     pub domain: TrustDomain,
     /// How cards are filled.
     pub policy: Policy,
+    /// When parts are made.
+    pub lifecycle: Lifecycle,
+}
+
+/// When parts are made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Lifecycle {
+    /// For a container that starts, and unmade after it.
+    #[default]
+    OnDemand,
+    /// Ahead, by the cards' layouts; containers take them and give them back.
+    Pooled,
 }
 
 impl Offer {
@@ -144,6 +157,8 @@ struct RawOffer {
     domain: Option<TrustDomain>,
     #[serde(default, skip_serializing_if = "is_default")]
     policy: Policy,
+    #[serde(default, skip_serializing_if = "is_default")]
+    lifecycle: Lifecycle,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -164,7 +179,14 @@ impl TryFrom<RawOffer> for Offer {
             None => TrustDomain::new("default").expect("a word"),
         };
         let (select, schemes, minimum, policy) = (raw.select, raw.schemes, raw.minimum, raw.policy);
-        Ok(Self { resource, select, kind, schemes, minimum, domain, policy })
+        let lifecycle = raw.lifecycle;
+        let by_profile = matches!(kind, OfferKind::Slice(Slice::Profile(_)));
+        if lifecycle == Lifecycle::Pooled && !by_profile {
+            return Err(format!(
+                "offer {resource}: lifecycle pooled is for slices with a profile; layouts make nothing else"
+            ));
+        }
+        Ok(Self { resource, select, kind, schemes, minimum, domain, policy, lifecycle })
     }
 }
 
@@ -177,6 +199,7 @@ impl From<Offer> for RawOffer {
             minimum: offer.minimum,
             domain: Some(offer.domain),
             policy: offer.policy,
+            lifecycle: offer.lifecycle,
             ..Self::default()
         };
         match offer.kind {
@@ -326,6 +349,7 @@ mod tests {
             r#"{"resource":"vgpu.dev/mig-1g","kind":"slice","profile":"1g.18gb"}"#,
             r#"{"resource":"vgpu.dev/mlu","kind":"slice","size":{"memory":"4Gi","computePercent":25}}"#,
             r#"{"resource":"vgpu.dev/mem","kind":"unit","unit":"1Gi","largest":32,"policy":"spread"}"#,
+            r#"{"resource":"vgpu.dev/mig","kind":"slice","profile":"1g.5gb","lifecycle":"pooled"}"#,
         ] {
             let offer = parse(json).expect(json);
             let text = serde_json::to_string(&offer).expect("serializes");
@@ -359,6 +383,7 @@ mod tests {
                 "largest is 2",
             ),
             (r#"{"resource":"vgpu.dev/a","kind":"whole","colour":"red"}"#, "colour"),
+            (r#"{"resource":"vgpu.dev/a","kind":"whole","lifecycle":"pooled"}"#, "with a profile"),
         ] {
             let e = parse(json).expect_err(json);
             assert!(e.contains(word), "{json}: {e}");

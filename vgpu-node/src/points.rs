@@ -55,6 +55,8 @@ pub const NAMES: &[&str] = &[
     "ledger.reserve",
     "ledger.rewrite",
     "ledger.truncate",
+    "pool.make",
+    "pool.unmake",
     "publish.claim-dir",
     "publish.claim-file",
     "publish.dir-fsync",

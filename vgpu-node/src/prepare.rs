@@ -19,6 +19,7 @@ use vgpu_core::{
 use crate::claim::{self, Claim, ClaimRecord, GrantRecord, Stage};
 use crate::identify::Prepare;
 use crate::node::{self, Node};
+use crate::offer::Lifecycle;
 
 impl Node {
     /// Makes, or finds, all that the claim on these ids needs, and publishes it. Safe to repeat, at
@@ -141,6 +142,16 @@ impl Node {
     ) -> Result<()> {
         let mut found = Vec::new();
         for grant in &mut record.grants {
+            if grant.is_pooled() {
+                // It may be gone since, by a reset or by somebody's hand: another one is taken then.
+                let parts = listed.get(grant.device()).map_or(&[][..], Vec::as_slice);
+                let whole = |p: &&Partition| {
+                    Some(&p.id) == grant.part() && p.state == PartitionState::Complete
+                };
+                if parts.iter().find(whole).is_none() {
+                    grant.target = None;
+                }
+            }
             let Some(intent) = &grant.intent else { continue };
             let device = intent.order.device().clone();
             let parts = listed.get(&device).map_or(&[][..], Vec::as_slice);
@@ -169,6 +180,10 @@ impl Node {
         let mut grants: Vec<GrantRecord> = Vec::new();
         for wanted in record.wanted.clone() {
             for want in &wanted.wants {
+                if wanted.lifecycle == Lifecycle::Pooled {
+                    grants.push(self.take_made(record, &wanted, want, &grants)?);
+                    continue;
+                }
                 let request = Request {
                     claim: record.claim.clone(),
                     want: want.clone(),
@@ -329,7 +344,7 @@ impl Node {
         Ok(())
     }
 
-    fn create(&self, order: &CreateOrder) -> Result<Partition> {
+    pub(crate) fn create(&self, order: &CreateOrder) -> Result<Partition> {
         let sent = order.clone();
         let lanes = self.lanes(order.device())?;
         let made = lanes.change(order.device(), "create", move |b| b.create(&sent));
@@ -346,7 +361,9 @@ impl Node {
         let keep: Vec<PartitionId> = {
             let state = self.state();
             let grants = state.claims.iter().flat_map(|c| &c.record.grants);
-            grants.filter_map(|g| g.part().cloned()).filter(|p| p.device() == *device).collect()
+            let made = state.pool.values().filter_map(|r| r.part.clone());
+            let ours = grants.filter_map(|g| g.part().cloned()).chain(made);
+            ours.filter(|p| p.device() == *device).collect()
         };
         let lanes = self.lanes(device)?;
         let id = device.clone();

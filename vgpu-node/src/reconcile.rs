@@ -11,12 +11,13 @@ use vgpu_core::{
 };
 
 use crate::absence::{KubeletView, Verdict, Watched};
-use crate::claim::{Claim, ClaimRecord, Stage};
+use crate::claim::{Claim, ClaimRecord, GrantRecord, Stage};
 use crate::health::{State, Transition};
 use crate::inventory::{self, Presence};
 use crate::ledger::Ledger;
 use crate::needs;
 use crate::node::Node;
+use crate::pool::{self, PoolStage, Record};
 
 /// How long a card may take to tell its health; one that hangs must not keep the others waiting.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -275,21 +276,32 @@ fn tell(transition: &Transition) {
 /// Notes a changed boot id: every part of an earlier boot is presumed gone until it is found again.
 ///
 /// Returns whether the machine was booted since the ledger was last written.
-pub(crate) fn note_reboot(ledger: &mut Ledger<ClaimRecord>, root: &Path) -> Result<bool> {
+pub(crate) fn note_reboot(ledger: &mut Ledger<Record>, root: &Path) -> Result<bool> {
     let now = inventory::boot_id(root)?;
     let rebooted = ledger.boot_id().is_some_and(|before| before != now);
     if rebooted {
-        let records: Vec<ClaimRecord> = ledger.records().values().cloned().collect();
+        let (records, pool) = pool::apart(ledger.records().values());
+        for mut part in pool.into_values() {
+            if part.stage == PoolStage::Ready {
+                part.stage = PoolStage::Intended;
+            }
+            part.part = None;
+            ledger.put(part.key().clone().as_str(), &Record::Pool(part))?;
+        }
         for mut record in records {
             // What was being taken down goes on being taken down; all else is to be found or made anew.
             if record.stage != Stage::Releasing {
                 record.stage = Stage::Intended;
             }
             record.container = None;
+            // What was made ahead is taken anew, when it was made anew.
+            if record.grants.iter().any(GrantRecord::is_pooled) {
+                record.grants.clear();
+            }
             for grant in record.grants.iter_mut().filter(|g| g.intent.is_some()) {
                 grant.target = None;
             }
-            ledger.put(record.claim.as_str(), &record)?;
+            ledger.put(record.claim.clone().as_str(), &Record::Claim(Box::new(record)))?;
         }
     }
     if ledger.boot_id() != Some(now.as_str()) {

@@ -4,19 +4,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use vgpu_core::id::{ClaimId, DeviceId, SlotId};
+use vgpu_core::plan::layout::layout;
 use vgpu_core::plan::units::Unit;
 use vgpu_core::plan::{Held, Inventory, Policy, Request, Selector, Want, plan, plan_all};
 use vgpu_core::scheme::{Range, Scheme, SchemeInfo, Sizing};
 use vgpu_core::size::{ComputeShare, Size};
 use vgpu_core::{Device, Error, ErrorKind, Result};
 
-use crate::offer::{Offer, OfferKind, ResourceName, Slice};
+use crate::offer::{Lifecycle, Offer, OfferKind, ResourceName, Slice};
+use crate::pool::CardLayout;
 
 /// Every offer laid over every card.
 #[derive(Debug, Clone, Default)]
 pub struct Layout {
     /// By resource.
     pub resources: BTreeMap<ResourceName, Resource>,
+    /// The cards that have a layout of parts made ahead.
+    pub pools: BTreeMap<DeviceId, CardLayout>,
 }
 
 /// One offer, laid over the cards.
@@ -49,22 +53,35 @@ impl Layout {
     /// # Errors
     /// `Invalid` for two offers of one name, or two that one card could serve: a card has one offer,
     /// so that what is free of one never depends on the other. Two wide selectors are fine where
-    /// each card's mode leaves it only one of the two.
-    pub fn of(offers: &[Offer], devices: &[&Device]) -> Result<Self> {
+    /// each card's mode leaves it only one of the two. Offers of different profiles share a card whose
+    /// layout has both, since the layout says how many there are of each. As well for a layout that no
+    /// placement reaches, or two that select one card; `Unsupported` for one of a scheme that a card
+    /// lacks.
+    pub fn of(offers: &[Offer], layouts: &[CardLayout], devices: &[&Device]) -> Result<Self> {
+        let pools = pools(layouts, devices)?;
         let mut resources: BTreeMap<ResourceName, Resource> = BTreeMap::new();
-        let mut taken: BTreeMap<&DeviceId, &ResourceName> = BTreeMap::new();
+        let mut taken: BTreeMap<(&DeviceId, Option<Arc<str>>), &ResourceName> = BTreeMap::new();
         for offer in offers {
             let mut resource =
                 Resource { offer: offer.clone(), cards: BTreeMap::new(), unfit: BTreeMap::new() };
             for device in devices.iter().filter(|d| offer.select.selects(d)) {
-                let slots = match lay(offer, device) {
+                let laid = match (offer.lifecycle, pools.get(&device.id)) {
+                    (Lifecycle::OnDemand, None) => lay(offer, device),
+                    (Lifecycle::OnDemand, Some(_)) => Err(
+                        "the card has a layout, of which only offers with lifecycle pooled take"
+                            .into(),
+                    ),
+                    (Lifecycle::Pooled, layout) => lay_pooled(offer, device, layout),
+                };
+                let slots = match laid {
                     Ok(slots) => slots,
                     Err(why) => {
                         resource.unfit.insert(device.id.clone(), why);
                         continue;
                     }
                 };
-                if let Some(other) = taken.insert(&device.id, &offer.resource) {
+                let shape = pools.contains_key(&device.id).then(|| slots.shape.clone());
+                if let Some(other) = taken.insert((&device.id, shape), &offer.resource) {
                     return Err(overlap(&device.id, other, &offer.resource));
                 }
                 resource.cards.insert(device.id.clone(), slots);
@@ -74,7 +91,7 @@ impl Layout {
                 return Err(Error::new(ErrorKind::Invalid, why));
             }
         }
-        Ok(Self { resources })
+        Ok(Self { resources, pools })
     }
 }
 
@@ -100,6 +117,49 @@ fn overlap(device: &DeviceId, one: &ResourceName, other: &ResourceName) -> Error
              select of one of them"
         ),
     )
+}
+
+/// Which card has which layout; each is tried on an empty card.
+fn pools(layouts: &[CardLayout], devices: &[&Device]) -> Result<BTreeMap<DeviceId, CardLayout>> {
+    let mut pools: BTreeMap<DeviceId, CardLayout> = BTreeMap::new();
+    for wish in layouts {
+        for device in devices.iter().filter(|d| wish.select.selects(d)) {
+            layout(device, &wish.scheme, &wish.parts, &[])
+                .map_err(|e| e.with("layout of", &device.id))?;
+            if pools.insert(device.id.clone(), wish.clone()).is_some() {
+                let why = format!("two layouts select card {}; narrow one of them", device.id);
+                return Err(Error::new(ErrorKind::Invalid, why));
+            }
+        }
+    }
+    Ok(pools)
+}
+
+/// What a card's layout has for an offer.
+fn lay_pooled(
+    offer: &Offer,
+    device: &Device,
+    wish: Option<&CardLayout>,
+) -> std::result::Result<CardSlots, String> {
+    let OfferKind::Slice(Slice::Profile(profile)) = &offer.kind else {
+        return Err("only parts of a profile are made ahead".into());
+    };
+    let Some(wish) = wish else {
+        return Err(format!("no layout selects the card, so no {profile} is made ahead on it"));
+    };
+    let count = wish.count(profile);
+    if count == 0 {
+        return Err(format!("the card's layout has no {profile}"));
+    }
+    if !offer.schemes.is_empty() && !offer.schemes.contains(&wish.scheme) {
+        return Err(format!("the card's layout is of {}, which the offer leaves out", wish.scheme));
+    }
+    let info = device.scheme(&wish.scheme).map_err(|e| e.message)?;
+    if let Some((axis, has, asked)) = info.guarantees.shortfall(&offer.minimum) {
+        return Err(format!("{} enforces {axis} at level {has}, {asked} was asked", wish.scheme));
+    }
+    let want = Want::Profile(profile.clone());
+    Ok(CardSlots { scheme: wish.scheme.clone(), shape: profile.to_string().into(), count, want })
 }
 
 /// What an empty card gives.

@@ -14,10 +14,12 @@ use crate::node::{Node, lock};
 /// How long a backend's event wait lasts; an end is noticed within it.
 const EVENT_WAIT: Duration = Duration::from_millis(500);
 
-/// The threads of a node. Dropping it lets them end by themselves.
+/// The threads of a node: one that looks, one that lays cards out, one a backend for its events.
+/// Dropping it lets them end by themselves.
 #[derive(Debug)]
 pub struct Watch {
     bell: Arc<Bell>,
+    layouts: Arc<Bell>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -42,22 +44,41 @@ impl Node {
         let looker = std::thread::Builder::new()
             .name("vgpu-look".into())
             .spawn(move || look(&weak, &rung, poll));
-        let threads = match looker {
+        let mut threads = match looker {
             Ok(thread) => vec![thread],
             Err(error) => {
                 tracing::error!(%error, "cannot start a thread; hardware is not followed");
                 Vec::new()
             }
         };
-        Watch { bell, threads }
+        // Of its own: making parts takes seconds, in which health is looked at all the same.
+        let layouts = Arc::new(Bell::default());
+        let (weak, rung) = (Arc::downgrade(node), layouts.clone());
+        let keeper = std::thread::Builder::new().name("vgpu-layout".into()).spawn(move || {
+            loop {
+                let Some(node) = weak.upgrade() else { return };
+                node.lay_out();
+                drop(node);
+                if !rung.wait(poll) {
+                    return;
+                }
+            }
+        });
+        match keeper {
+            Ok(thread) => threads.push(thread),
+            Err(error) => tracing::error!(%error, "cannot start a thread; layouts are not kept"),
+        }
+        Watch { bell, layouts, threads }
     }
 }
 
 impl Watch {
     /// Looks now rather than at the next poll.
     pub fn look(&self) {
-        lock(&self.bell.state).look = true;
-        self.bell.rung.notify_all();
+        for bell in [&self.bell, &self.layouts] {
+            lock(&bell.state).look = true;
+            bell.rung.notify_all();
+        }
     }
 
     /// Ends the threads and waits for the one that looks. One that waits for a driver ends with the
@@ -72,8 +93,10 @@ impl Watch {
     }
 
     fn end(&self) {
-        lock(&self.bell.state).ended = true;
-        self.bell.rung.notify_all();
+        for bell in [&self.bell, &self.layouts] {
+            lock(&bell.state).ended = true;
+            bell.rung.notify_all();
+        }
     }
 }
 

@@ -9,14 +9,18 @@ use std::sync::Arc;
 
 use clap::Parser as _;
 use vgpu_core::{BackendFactory, Host, Probe, Vendor};
-use vgpu_plugin::args::{Cli, Command, RunArgs};
-use vgpu_plugin::backends::Choice;
+use vgpu_plugin::args::{Cli, Command};
+use vgpu_plugin::backends::{Choice, LookArgs};
 use vgpu_plugin::{check_config, complain, run};
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::CheckConfig { file } => check_config(&file),
-        Command::Run(args) => choices(&args).and_then(|choices| run(choices, *args)),
+        Command::CheckConfig(args) => {
+            check_config(|| Ok(with_ours(args.choices()?, &args.backends.look)), &args)
+        }
+        Command::Run(args) => {
+            args.choices().and_then(|known| run(with_ours(known, &args.backends.look), *args))
+        }
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -28,11 +32,11 @@ fn main() -> ExitCode {
 }
 
 /// The vendors of this repository that were asked for, and ours.
-fn choices(args: &RunArgs) -> anyhow::Result<Vec<Choice>> {
-    let mut choices = args.choices()?;
-    let host = Host { root: args.backends.look.host_root.clone(), library: None };
+fn with_ours(known: Vec<Choice>, look: &LookArgs) -> Vec<Choice> {
+    let mut choices = known;
+    let host = Host { root: look.host_root.clone(), library: None };
     choices.push(Choice { factory: Arc::new(AcmeFactory), host });
-    Ok(choices)
+    choices
 }
 
 /// Looks for Acme's cards.

@@ -133,7 +133,7 @@ impl Agent {
     pub async fn start(choices: Vec<Choice>, options: AgentOptions) -> anyhow::Result<Self> {
         let poll = options.config.poll;
         let nvidia = options.config.nvidia.clone();
-        let offers = options.config.offers.clone();
+        let (offers, layouts) = (options.config.offers.clone(), options.config.layouts.clone());
         let node_options = node_options(&options)?;
         let registry = choices.into_iter().fold(Registry::new(), |r, c| r.with(c.factory, c.host));
         let eyes = Arc::new(KubeletEyes::new(&options.kubelet, CDI_KIND));
@@ -142,7 +142,7 @@ impl Agent {
             let (node, recovery) = Node::open(node_options, registry)?;
             tell_recovery(&recovery);
             node.refresh();
-            node.apply(&offers)?;
+            node.configure(&offers, &layouts)?;
             node.adopt(&known.allocated());
             Ok(node)
         });
@@ -217,9 +217,13 @@ impl Agent {
             tracing::warn!("the nvidia part comes into effect with the next start");
         }
         let node = self.node.clone();
-        let applied = tokio::task::spawn_blocking(move || node.apply(&config.offers)).await?;
+        let applied =
+            tokio::task::spawn_blocking(move || node.configure(&config.offers, &config.layouts));
+        let applied = applied.await?;
         self.metrics.reload(applied.is_ok());
         applied?;
+        // Layouts that changed come into effect now.
+        self.watch.iter().for_each(Watch::look);
         told(&self.node);
         Ok(())
     }

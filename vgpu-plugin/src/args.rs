@@ -20,12 +20,35 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Checks a configuration file and the offers in it, and says what is wrong.
-    CheckConfig {
-        /// The file.
-        file: PathBuf,
-    },
+    CheckConfig(Box<CheckArgs>),
     /// Serves the node until SIGTERM; SIGHUP reads the configuration again.
     Run(Box<RunArgs>),
+}
+
+/// What is checked, and against what.
+#[derive(Debug, Clone, Args)]
+pub struct CheckArgs {
+    /// The file.
+    pub file: PathBuf,
+    /// Look at this node's cards too, and tell which parts the layouts would make and unmake; nothing is changed.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// The agent's state, which tells the parts that are in use; it may run meanwhile.
+    #[arg(long, default_value = "/var/lib/vgpu", requires = "dry_run")]
+    pub state_dir: PathBuf,
+    /// Which vendors are looked at.
+    #[command(flatten)]
+    pub backends: BackendArgs,
+}
+
+impl CheckArgs {
+    /// The vendors that were named, as the checked file sets them.
+    ///
+    /// # Errors
+    /// A configuration or machine that cannot be read, a repeated name.
+    pub fn choices(&self) -> anyhow::Result<Vec<Choice>> {
+        self.backends.choices(&Settings::read(&self.file)?)
+    }
 }
 
 /// How to run.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use vgpu_core::{Error, ErrorKind, Result};
-use vgpu_node::Offer;
+use vgpu_node::{CardLayout, Offer};
 
 use crate::nvidia::NvidiaConfig;
 
@@ -28,6 +28,9 @@ pub struct NodeConfig {
     pub kind: String,
     /// What is offered to the cluster.
     pub offers: Vec<Offer>,
+    /// The parts that cards shall have, made ahead; pooled offers take them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub layouts: Vec<CardLayout>,
     /// How often things are looked at.
     #[serde(default)]
     pub poll: Poll,
@@ -118,6 +121,12 @@ impl NodeConfig {
         if let Some(twice) = names.windows(2).find(|w| w[0] == w[1]) {
             return Err(invalid(format!("two offers are named {}; rename one", twice[0])));
         }
+        if let Some(empty) = config.layouts.iter().find(|layout| layout.parts.is_empty()) {
+            return Err(invalid(format!(
+                "a layout of {} has no parts; write parts: [{{profile: 1g.10gb, count: 7}}], or remove it",
+                empty.scheme
+            )));
+        }
         Ok(config)
     }
 }
@@ -141,6 +150,14 @@ offers:
   minimum: {memory: driver}
   domain: team-a
   policy: spread
+- resource: vgpu.dev/mig
+  kind: slice
+  profile: 1g.10gb
+  lifecycle: pooled
+layouts:
+- select: {models: [NVIDIA H100 80GB HBM3]}
+  scheme: mig
+  parts: [{profile: 3g.40gb, count: 1}, {profile: 1g.10gb, count: 4}]
 nvidia:
   driverRoot: /run/nvidia/driver
   capabilities: [compute, graphics]
@@ -150,7 +167,7 @@ nvidia:
     #[test]
     fn a_good_file_parses() {
         let config = NodeConfig::parse(GOOD).expect("parses");
-        assert_eq!(config.offers.len(), 2);
+        assert_eq!((config.offers.len(), config.layouts.len()), (3, 1));
         assert_eq!(config.poll, Poll::default());
         let options = config.nvidia.options().expect("sound");
         assert_eq!(options.driver_root, Path::new("/run/nvidia/driver"));
@@ -174,6 +191,14 @@ nvidia:
             ("delivery: hookless", "delivery: none", "none"),
             ("offers:", "poll: {hardwareSeconds: 0}\noffers:", "hardwareSeconds"),
             ("offers:", "colour: red\noffers:", "colour"),
+            (
+                "parts: [{profile: 3g.40gb, count: 1}, {profile: 1g.10gb, count: 4}]",
+                "parts: []",
+                "no parts",
+            ),
+            ("count: 4", "count: 0", "nonzero"),
+            ("scheme: mig\n", "", "scheme"),
+            ("kind: slice\n  profile: 1g.10gb", "kind: whole", "lifecycle pooled"),
         ] {
             assert!(GOOD.contains(change), "{change}");
             let e = NodeConfig::parse(&GOOD.replacen(change, to, 1)).expect_err(to);

@@ -14,6 +14,7 @@ pub mod agent;
 pub mod args;
 pub mod backends;
 pub mod config;
+mod dry_run;
 mod http;
 mod kubelet;
 mod lists;
@@ -25,19 +26,5 @@ mod runtime;
 pub mod sockets;
 
 pub use agent::{Agent, AgentOptions, RuntimeCheck, run};
+pub use dry_run::check_config;
 pub use logs::complain;
-
-use std::io::Write as _;
-use std::path::Path;
-
-/// Checks a configuration and says that it is right.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn check_config(file: &Path) -> anyhow::Result<()> {
-    let config = config::NodeConfig::read(file)?;
-    let names: Vec<&str> = config.offers.iter().map(|o| o.resource.as_str()).collect();
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{}: {} offers: {}", file.display(), names.len(), names.join(", "))?;
-    Ok(())
-}

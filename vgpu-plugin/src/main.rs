@@ -9,7 +9,7 @@ use vgpu_plugin::{check_config, run};
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::CheckConfig { file } => check_config(&file),
+        Command::CheckConfig(args) => check_config(|| args.choices(), &args),
         Command::Run(mut args) => {
             // What daemons need lies with the rest of the agent's state.
             let folder = args.state_dir.join("mps");

@@ -89,6 +89,30 @@ impl<R: Serialize + DeserializeOwned + Clone> Ledger<R> {
         Ok((ledger, recovery))
     }
 
+    /// Reads what is written, whoever writes it now; a damaged end is passed over and nothing is changed.
+    ///
+    /// # Errors
+    /// `Unsupported` for a newer agent's ledger, `Io` and `Permission` from the disk. No ledger has no records.
+    pub fn peek(dir: &Path) -> Result<BTreeMap<String, R>> {
+        let path = dir.join(JOURNAL);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+            Err(e) => return Err(Error::io("read", &path, &e)),
+        };
+        let cut = frame::cut(&bytes);
+        recovery::refuse_newer(&cut, LedgerOptions::new(dir).format, &path)?;
+        let mut records = BTreeMap::new();
+        for frame in &cut.good {
+            match frame::decode::<R>(&bytes[frame.payload.clone()]) {
+                Ok(Entry::Put { key, record }) => drop(records.insert(key, record)),
+                Ok(Entry::Forget { key }) => drop(records.remove(&key)),
+                Ok(Entry::Boot { .. }) | Err(_) => {}
+            }
+        }
+        Ok(records)
+    }
+
     /// All records.
     pub fn records(&self) -> &BTreeMap<String, R> {
         &self.records
