@@ -197,7 +197,7 @@ nvidia:
                 "no parts",
             ),
             ("count: 4", "count: 0", "nonzero"),
-            ("scheme: mig\n", "", "scheme"),
+            ("  scheme: mig\n", "", "scheme"),
             ("kind: slice\n  profile: 1g.10gb", "kind: whole", "lifecycle pooled"),
         ] {
             assert!(GOOD.contains(change), "{change}");
