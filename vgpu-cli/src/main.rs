@@ -13,6 +13,7 @@ mod devices;
 mod edits;
 mod failure;
 mod input;
+mod partition;
 mod plan;
 mod table;
 
@@ -46,6 +47,9 @@ enum Command {
     Demo,
     Devices(devices::Args),
     Edits(Box<edits::Args>),
+    /// The parts that drivers hold, and changing the size of a living one.
+    #[command(subcommand)]
+    Partition(Box<partition::Command>),
     Plan(plan::Args),
 }
 
@@ -57,6 +61,7 @@ impl Command {
             Self::Demo => demo::run(),
             Self::Devices(args) => devices::run(args),
             Self::Edits(args) => edits::run(args),
+            Self::Partition(command) => partition::run(command),
             Self::Plan(args) => plan::run(args),
         }
     }

@@ -38,6 +38,7 @@ pub mod publish;
 mod reconcile;
 mod release;
 mod republish;
+mod resize;
 pub mod slots;
 pub mod status;
 pub mod watch;

@@ -13,13 +13,13 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
 use vgpu_core::id::ClaimId;
-use vgpu_core::{Confinement, Container};
+use vgpu_core::{Confinement, Container, Partition, PartitionId, Size};
 use vgpu_node::{ClaimStatus, Node};
 
 use crate::metrics::Metrics;
 
-/// The version of the hook's line.
-const HOOK_VERSION: u32 = 1;
+/// The version of the root-only socket's lines.
+pub const HOOK_VERSION: u32 = 1;
 
 /// A line is short; whoever sends more is cut.
 const LONGEST_LINE: u64 = 64 * 1024;
@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The agent's two sockets, below its state directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SocketPaths {
-    /// For `vgpu-hook`; mode 0600.
+    /// For `vgpu-hook` and `vgpu partition resize`; mode 0600.
     pub hook: PathBuf,
     /// For `vgpu claims`; mode 0666, read-only by nature.
     pub claims: PathBuf,
@@ -62,11 +62,37 @@ struct HookRequest {
     pid_namespace: u64,
 }
 
-#[derive(Debug, Serialize)]
-struct HookReply {
-    ok: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
+/// An admin's line on the root-only socket: change what a living part holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResizeRequest {
+    /// The version of the line, [`HOOK_VERSION`].
+    pub version: u32,
+    /// `resize`.
+    pub op: String,
+    /// The part.
+    pub part: PartitionId,
+    /// What it shall hold; what is left out stays.
+    pub size: Size,
+}
+
+impl ResizeRequest {
+    /// The line for a part and a size.
+    pub fn new(part: PartitionId, size: Size) -> Self {
+        Self { version: HOOK_VERSION, op: "resize".into(), part, size }
+    }
+}
+
+/// What the root-only socket answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookReply {
+    /// Whether it was done.
+    pub ok: bool,
+    /// Why not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// The part as it is now, after a resize.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<Partition>,
 }
 
 /// Serves both sockets as long as the tasks live.
@@ -143,10 +169,7 @@ async fn hook(stream: UnixStream, node: Arc<Node>, metrics: Arc<Metrics>) -> any
     let uid = stream.peer_cred()?.uid();
     let mut stream = BufReader::new(stream);
     let asked = match tokio::time::timeout(PATIENCE, line(&mut stream)).await {
-        Ok(asked) => asked.and_then(|text| {
-            serde_json::from_str::<HookRequest>(&text)
-                .map_err(|e| format!("the agent does not understand the hook's line: {e}"))
-        }),
+        Ok(asked) => asked.and_then(|text| Request::parse(&text)),
         Err(_elapsed) => Err(format!("the agent got no line within {} s", PATIENCE.as_secs())),
     };
     let outcome = match asked {
@@ -154,15 +177,50 @@ async fn hook(stream: UnixStream, node: Arc<Node>, metrics: Arc<Metrics>) -> any
         Ok(_) if uid != rustix::process::geteuid().as_raw() && uid != 0 => {
             Err(format!("user {uid} may not confine containers"))
         }
-        Ok(ask) if ask.version != HOOK_VERSION || ask.op != "confine" => Err(format!(
-            "the agent speaks version {HOOK_VERSION} of confine, not {} of {}",
-            ask.version, ask.op
-        )),
-        Ok(ask) => confine(node, ask).await,
+        Ok(Request::Resize(ask)) => resize(node, ask).await.map(Some),
+        Ok(Request::Confine(ask)) if ask.version != HOOK_VERSION || ask.op != "confine" => {
+            Err(format!(
+                "the agent speaks version {HOOK_VERSION} of confine, not {} of {}",
+                ask.version, ask.op
+            ))
+        }
+        Ok(Request::Confine(ask)) => confine(node, ask).await.map(|()| None),
     };
     metrics.hook_call(outcome.is_ok());
-    let reply = HookReply { ok: outcome.is_ok(), error: outcome.err() };
+    let reply = match outcome {
+        Ok(part) => HookReply { ok: true, error: None, part },
+        Err(why) => HookReply { ok: false, error: Some(why), part: None },
+    };
     send(&mut stream, &serde_json::to_string(&reply)?).await
+}
+
+/// A line of the root-only socket.
+#[derive(Debug)]
+enum Request {
+    Confine(HookRequest),
+    Resize(ResizeRequest),
+}
+
+impl Request {
+    fn parse(text: &str) -> Result<Self, String> {
+        let bad =
+            |e: serde_json::Error| format!("the agent does not understand the hook's line: {e}");
+        let line: serde_json::Value = serde_json::from_str(text).map_err(bad)?;
+        match (line["op"].as_str(), line["version"].as_u64()) {
+            (Some("resize"), Some(version)) if version == u64::from(HOOK_VERSION) => {
+                serde_json::from_value(line).map(Self::Resize).map_err(bad)
+            }
+            _ => serde_json::from_value(line).map(Self::Confine).map_err(bad),
+        }
+    }
+}
+
+async fn resize(node: Arc<Node>, ask: ResizeRequest) -> Result<Partition, String> {
+    let done = tokio::task::spawn_blocking(move || node.resize(&ask.part, &ask.size));
+    match done.await {
+        Err(e) => Err(format!("resizing ended badly: {e}")),
+        Ok(outcome) => outcome.map_err(|e| e.to_string()),
+    }
 }
 
 async fn confine(node: Arc<Node>, ask: HookRequest) -> Result<(), String> {

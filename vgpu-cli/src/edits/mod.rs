@@ -17,6 +17,8 @@ use crate::answer::{Answer, Done};
 use crate::backends::{Name, Sources};
 use crate::failure::Failure;
 
+pub(crate) use crate::edits::parse::share;
+
 /// Shows what a container would get, as the CDI spec that would be written.
 ///
 /// A dry run: nothing is written, and nothing is made on a real card. Shares without a driver object

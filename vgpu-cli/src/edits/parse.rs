@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use vgpu_core::{ComputeShare, Scheme, Vendor};
 
 /// `25%` or `30/120`; a bare number is refused, since nobody knows of what.
-pub(super) fn share(text: &str) -> Result<ComputeShare, String> {
+pub(crate) fn share(text: &str) -> Result<ComputeShare, String> {
     let bad = |why: &str| format!("{why}; write 25% or 30/120");
     let (units, of) = match (text.strip_suffix('%'), text.split_once('/')) {
         (Some(percent), _) => (percent, "100"),

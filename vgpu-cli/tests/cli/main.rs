@@ -7,6 +7,7 @@ mod edits;
 mod hygon;
 mod mistakes;
 mod nvidia;
+mod partition;
 mod plan;
 mod schema;
 mod support;
