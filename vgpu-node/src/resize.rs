@@ -88,7 +88,7 @@ impl Node {
         let parts = self.list_parts(&device.id)?;
         let state = self.state();
         let records = || state.claims.iter().map(|c| &c.record);
-        let ours = node::ours(&parts, records());
+        let ours = node::ours(&parts, records().flat_map(|r| &r.grants));
         let mut sizes: Vec<Size> = parts
             .iter()
             .filter(|p| !ours.contains(&p.id) && p.id != *part)
