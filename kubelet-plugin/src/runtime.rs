@@ -85,39 +85,20 @@ pub struct RuntimeError {
 
 #[cfg(test)]
 mod tests {
-    use tokio_stream::wrappers::UnixListenerStream;
-    use tonic::{Request, Response, Status};
-
     use super::*;
-    use crate::pb::runtime::VersionResponse;
-    use crate::pb::runtime::runtime_service_server::{RuntimeService, RuntimeServiceServer};
-
-    struct Containerd;
-
-    #[tonic::async_trait]
-    impl RuntimeService for Containerd {
-        async fn version(
-            &self,
-            _: Request<VersionRequest>,
-        ) -> Result<Response<VersionResponse>, Status> {
-            Ok(Response::new(VersionResponse {
-                version: "0.1.0".into(),
-                runtime_name: "containerd".into(),
-                runtime_version: "1.6.20~ds1".into(),
-                runtime_api_version: "v1".into(),
-            }))
-        }
-    }
+    use crate::fake::FakeRuntime;
 
     #[tokio::test]
     async fn a_runtime_is_asked_over_its_socket() {
         let folder = tempfile::tempdir().expect("a folder");
         let socket = folder.path().join("containerd.sock");
-        let listener = tokio::net::UnixListener::bind(&socket).expect("binds");
-        let server = tonic::transport::Server::builder()
-            .add_service(RuntimeServiceServer::new(Containerd))
-            .serve_with_incoming(UnixListenerStream::new(listener));
-        let serving = tokio::spawn(server);
+        let old = FakeRuntime { name: "containerd".into(), version: "1.6.20~ds1".into() };
+        let at = socket.clone();
+        let serving = tokio::spawn(async move { old.serve(&at).await });
+        while !socket.exists() {
+            assert!(!serving.is_finished(), "it does not serve");
+            tokio::task::yield_now().await;
+        }
         let limit = Duration::from_secs(20);
         let version = RuntimeVersion::ask(&socket, limit).await.expect("answers");
         assert_eq!(version.name, "containerd");

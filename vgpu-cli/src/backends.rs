@@ -1,6 +1,6 @@
 //! Backends by name, and where each one looks.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use strum::IntoEnumIterator;
@@ -21,14 +21,23 @@ pub(crate) struct Sources {
     /// The machine of `--backend mock`: a preset, or a JSON file that describes one [default: mixed].
     #[arg(long, value_name = "PRESET|FILE")]
     pub(crate) machine: Option<String>,
+    /// Where an agent's scripted machine keeps its state: look at that one as it is now.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) machine_state: Option<PathBuf>,
 }
 
 impl Sources {
     /// Refuses what contradicts itself, before anything is looked at.
     pub(crate) fn check(&self, names: &[Name]) -> Result<(), Failure> {
-        if self.machine.is_some() && !names.contains(&Name::Mock) {
-            return Err(Failure::input("--machine describes a scripted machine")
-                .so("add `--backend mock`, or leave --machine out to look at this machine"));
+        let scripted = [
+            ("--machine", self.machine.is_some()),
+            ("--machine-state", self.machine_state.is_some()),
+        ];
+        if let Some((flag, _)) = scripted.iter().find(|(_, given)| *given)
+            && !names.contains(&Name::Mock)
+        {
+            return Err(Failure::input(format!("{flag} describes a scripted machine"))
+                .so(format!("add `--backend mock`, or leave {flag} out to look at this machine")));
         }
         if !self.look.host_root.is_dir() {
             return Err(Failure::input("the host's root is no folder")
@@ -66,7 +75,18 @@ impl Sources {
 
     /// The scripted machine.
     pub(crate) fn machine(&self) -> Result<Arc<Machine>, Failure> {
-        Machine::new(self.machine_spec()?).map_err(|error| {
+        let spec = self.machine_spec()?;
+        let machine = match &self.machine_state {
+            // Opening one that is not there would make it.
+            Some(state) if !state.is_file() => {
+                return Err(Failure::input("there is no such state of a scripted machine")
+                    .at(format!("--machine-state {}", state.display()))
+                    .so("name the file that the agent was given as --machine-state"));
+            }
+            Some(state) => Machine::open(state, spec),
+            None => Machine::new(spec),
+        };
+        machine.map_err(|error| {
             Failure::input(error.to_string())
                 .at(format!("--machine {}", self.machine.as_deref().unwrap_or_default()))
                 .so("correct the description of the machine")

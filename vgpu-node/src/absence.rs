@@ -109,6 +109,11 @@ impl Absence {
         Self { options, ..Self::default() }
     }
 
+    /// Whether the kubelet has answered for so long without a break that it admits no pods of before.
+    pub fn settled(&self, now: Duration) -> bool {
+        self.unbroken_since.is_some_and(|since| now.saturating_sub(since) >= self.options.unbroken)
+    }
+
     /// Takes one answer of the kubelet, or that there was none, at `now` since the agent's start.
     ///
     /// Returns a verdict for each of `claims`, in their order.
@@ -166,6 +171,19 @@ impl Absence {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_kubelet_is_settled_after_answers_without_a_break() {
+        let mut absence = Absence::new(AbsenceOptions::default());
+        let at = Duration::from_secs;
+        assert!(!absence.settled(at(100)), "it never answered");
+        let view = KubeletView::default();
+        absence.observe(at(100), Some(&view), &[]);
+        assert!(!absence.settled(at(159)));
+        assert!(absence.settled(at(160)));
+        absence.observe(at(170), None, &[]);
+        assert!(!absence.settled(at(1_000)));
+    }
 
     struct World {
         absence: Absence,

@@ -1,7 +1,8 @@
 //! What the kubelet is told: every id, and whether it is healthy.
 //!
-//! An id that a claim holds is as healthy as its card and part. Of the free ones only so many are
-//! healthy as really fit: a scheduler that counts must not be promised what no card can give.
+//! An id that a claim holds is as healthy as its card and part, unless it is not offered any more. Of
+//! the free ones only so many are healthy as really fit: a scheduler that counts must not be promised
+//! what no card can give.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -46,12 +47,31 @@ pub struct CardView<'v> {
     pub pooled: BTreeMap<ProfileId, u64>,
 }
 
+/// What becomes of ids that are held and not offered any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drained {
+    /// They are told unhealthy, which those who run do not feel: else the kubelet would give them on the
+    /// moment their pod ends, before we can know that it has.
+    Closed,
+    /// They stay healthy: a kubelet that has just started admits its pods again, after a reboot too, and
+    /// a pod whose id is not healthy then fails for good.
+    Kept,
+}
+
 /// The list of every resource: those of the layout, and those of which claims still hold ids though no
 /// offer has them any more.
-pub fn of(layout: &Layout, cards: &BTreeMap<DeviceId, CardView<'_>>, claims: &Claims) -> Listing {
+pub fn of(
+    layout: &Layout,
+    cards: &BTreeMap<DeviceId, CardView<'_>>,
+    claims: &Claims,
+    drained: Drained,
+) -> Listing {
     let held = claims.iter().filter(|c| !gone(c)).map(|c| &c.record.resource);
     let names: BTreeSet<&ResourceName> = layout.resources.keys().chain(held).collect();
-    let list = |name: &ResourceName| one(name, layout.resources.get(name), cards, claims).into();
+    let list = |name: &ResourceName| {
+        let offered = layout.resources.get(name);
+        one(name, offered, cards, claims, drained).into()
+    };
     names.into_iter().map(|name| (name.clone(), list(name))).collect()
 }
 
@@ -62,6 +82,7 @@ pub fn one(
     offered: Option<&Resource>,
     cards: &BTreeMap<DeviceId, CardView<'_>>,
     claims: &Claims,
+    drained: Drained,
 ) -> Vec<Slot> {
     let mut list = offered.map(|resource| of_offer(resource, cards, claims)).unwrap_or_default();
     let mut added: HashSet<&SlotId> = HashSet::new();
@@ -73,7 +94,9 @@ pub fn one(
             let card = cards.get(&id.device);
             list.push(Slot {
                 id: id.clone(),
-                healthy: card.is_some_and(|c| c.open) && sound(claim, cards),
+                healthy: drained == Drained::Kept
+                    && card.is_some_and(|c| c.open)
+                    && sound(claim, cards),
                 numa: card.and_then(|c| c.device.numa),
             });
         }

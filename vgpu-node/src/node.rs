@@ -21,7 +21,7 @@ use crate::health::{HealthOptions, HealthPolicy};
 use crate::inventory::{Inventory, Presence, Registry, Snapshot};
 use crate::lanes::Lanes;
 use crate::ledger::{Ledger, LedgerOptions, Recovery};
-use crate::listing::{self, CardView, Listing};
+use crate::listing::{self, CardView, Drained, Listing};
 use crate::offer::{Offer, OfferKind, ResourceName};
 use crate::points::FaultPoints;
 use crate::pool::{self, CardLayout, PoolRecord, Record};
@@ -82,6 +82,13 @@ pub(crate) struct State {
     layouts: Vec<CardLayout>,
     /// Why the last configuration was not taken, if so.
     offers_trouble: Option<Error>,
+}
+
+impl State {
+    /// See [`Drained`].
+    pub(crate) fn drained(&self, now: Duration) -> Drained {
+        if self.absence.settled(now) { Drained::Closed } else { Drained::Kept }
+    }
 }
 
 /// The answer to an allocation.
@@ -370,7 +377,8 @@ impl Node {
             }
             let foreign = foreign(&snapshot, &state.claims);
             let cards = views(&snapshot, &state, &foreign);
-            let listing = listing::of(&self.layout.load(), &cards, &state.claims);
+            let drained = state.drained(self.now());
+            let listing = listing::of(&self.layout.load(), &cards, &state.claims, drained);
             self.listing.store(Arc::new(listing));
         }
         self.tell();
@@ -385,7 +393,8 @@ impl Node {
             let Some(found) = layout.resources.get(resource) else { return };
             let foreign = foreign(&snapshot, &state.claims);
             let cards = views(&snapshot, &state, &foreign);
-            let fresh = listing::one(resource, Some(found), &cards, &state.claims);
+            let drained = state.drained(self.now());
+            let fresh = listing::one(resource, Some(found), &cards, &state.claims, drained);
             let before = self.listing.load();
             if before.get(resource).is_some_and(|list| **list == *fresh) {
                 return;
@@ -515,7 +524,10 @@ fn views<'v>(
 fn fits_offer(resource: &Resource, ids: &BTreeSet<SlotId>) -> std::result::Result<(), String> {
     let name = &resource.offer.resource;
     if let Some(id) = ids.iter().find(|id| resource.slots(id).is_none()) {
-        return Err(format!("{id} is no id of {name}"));
+        return Err(format!(
+            "{id} is no id of {name} as it is offered now; if a pod that had it has just ended, make \
+             the pod anew"
+        ));
     }
     let OfferKind::Unit { bounds, .. } = &resource.offer.kind else { return Ok(()) };
     let cards: BTreeSet<&DeviceId> = ids.iter().map(|id| &id.device).collect();

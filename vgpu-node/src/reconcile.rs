@@ -66,9 +66,11 @@ impl Node {
         let (mut changed, mut doubtful) = (false, false);
         {
             let mut state = self.state();
+            let drained = state.drained(now);
             let claims: Vec<Claim> = state.claims.iter().cloned().collect();
             let watched: Vec<Watched<'_>> = claims.iter().map(watched).collect();
             let verdicts = state.absence.observe(now, view, &watched);
+            changed |= state.drained(now) != drained;
             doubtful |= view.is_some_and(|view| watched.iter().any(|w| w.only_in_checkpoint(view)));
             view.iter().for_each(|view| state.claims.learn_holders(&view.holders));
             for (claim, verdict) in claims.iter().zip(verdicts) {

@@ -7,8 +7,9 @@ use std::time::Duration;
 use vgpu_backend_mock::{Op, Preset};
 use vgpu_core::id::{ClaimId, SlotId};
 use vgpu_core::{ErrorKind, Event, Meaning, Subject, Vendor};
-use vgpu_node::Allocated;
+use vgpu_node::absence::AbsenceOptions;
 use vgpu_node::lanes::LaneOptions;
+use vgpu_node::{Allocated, KubeletView};
 use world::{World, allocate, free, healthy, resource, start, start_of};
 
 const MIXED: &str = r#"[
@@ -415,6 +416,42 @@ fn held_ids_keep_their_meaning_when_the_offer_changes() {
     assert_eq!(node.prepare(&start(name, &ids)).expect("restarts"), old.claim);
     let e = node.allocate(&resource(name), &ids).expect_err("no id of the offer any more");
     assert_eq!(e.kind, ErrorKind::Invalid);
+}
+
+/// The kubelet gives a healthy id on the moment its pod ends, and we learn of that end later: an id that
+/// is not offered any more must not be healthy then. But a kubelet that has just started takes its pods
+/// up again, and those with an id that is not healthy fail for good.
+#[test]
+fn a_held_id_that_is_not_offered_any_more_is_closed_once_the_kubelet_is_settled() {
+    let mut world = World::new(Preset::Mixed, MIXED);
+    let at_once = Duration::ZERO;
+    world.absence = AbsenceOptions { unbroken: at_once, ..AbsenceOptions::default() };
+    let node = world.node();
+    let name = "vgpu.dev/dcu";
+    let (held, ids) = allocate(&node, name, 1).expect("allocates");
+    node.prepare(&start(name, &ids)).expect("prepares");
+    let mut offers = world.offers.clone();
+    offers.remove(1);
+    node.apply(&offers).expect("applies");
+    let healthy = || {
+        let listing = node.listing();
+        let slots = listing.get(&resource(name)).expect("held ids stay listed");
+        assert_eq!(slots.len(), 1);
+        slots[0].healthy
+    };
+    assert!(healthy(), "nothing is known of the kubelet yet");
+    let listed = ids.iter().map(|id| (resource(name), id.clone())).collect();
+    let checkpoint = Some([held.claim.clone()].into());
+    let view = KubeletView { listed, checkpoint, ..KubeletView::default() };
+    node.observe_kubelet(Some(&view));
+    assert!(!healthy(), "the kubelet has been up for long enough");
+    assert_eq!(node.prepare(&start(name, &ids)).expect("its container restarts"), held.claim);
+    node.observe_kubelet(None);
+    assert!(healthy(), "the kubelet is away, and takes its pods up again when it is back");
+    node.observe_kubelet(Some(&view));
+    assert!(!healthy());
+    node.apply(&world.offers).expect("applies");
+    assert!(node.listing()[&resource(name)].iter().all(|slot| slot.healthy), "offered again");
 }
 
 #[test]

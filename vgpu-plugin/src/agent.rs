@@ -258,12 +258,7 @@ pub fn run(choices: Vec<Choice>, args: RunArgs) -> anyhow::Result<()> {
         host_root: args.backends.look.host_root.clone(),
         metrics_address: args.metrics_address,
         runtime: RuntimeCheck::Ask(args.runtime_endpoint.clone()),
-        ..AgentOptions::new(
-            config,
-            KubeletPaths::under(&args.kubelet_dir),
-            args.cdi_dir.clone(),
-            args.state_dir.clone(),
-        )
+        ..AgentOptions::new(config, args.kubelet(), args.cdi_dir.clone(), args.state_dir.clone())
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

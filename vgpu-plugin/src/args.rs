@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use vgpu_kubelet_plugin::KubeletPaths;
 
 use crate::backends::{BackendArgs, Choice, Settings};
 
@@ -57,9 +58,14 @@ pub struct RunArgs {
     /// The configuration file.
     #[arg(long, env = "VGPU_CONFIG")]
     pub config: PathBuf,
-    /// The kubelet's directory; its device-plugins folder is taken from here too.
+    /// The kubelet's directory: its device-plugins folder, which --root-dir of a kubelet does not move, and its
+    /// pod-resources socket, unless that is named.
     #[arg(long, default_value = "/var/lib/kubelet")]
     pub kubelet_dir: PathBuf,
+    /// The kubelet's pod-resources socket, where its --root-dir is another
+    /// [default: pod-resources/kubelet.sock in the kubelet's directory].
+    #[arg(long, value_name = "SOCKET")]
+    pub pod_resources_socket: Option<PathBuf>,
     /// Where CDI specs are written; the container runtime must read it.
     #[arg(long, default_value = "/var/run/cdi")]
     pub cdi_dir: PathBuf,
@@ -91,6 +97,15 @@ impl RunArgs {
     /// A configuration or machine that cannot be read, a repeated name.
     pub fn choices(&self) -> anyhow::Result<Vec<Choice>> {
         self.backends.choices(&Settings::read(&self.config)?)
+    }
+
+    /// Where the kubelet is.
+    pub fn kubelet(&self) -> KubeletPaths {
+        let mut paths = KubeletPaths::under(&self.kubelet_dir);
+        if let Some(socket) = &self.pod_resources_socket {
+            paths.pod_resources_socket.clone_from(socket);
+        }
+        paths
     }
 }
 

@@ -20,6 +20,7 @@ Usage: cargo xtask <chore>
 Chores:
   bindings [--check]  write the bindings to vendor libraries from our headers, or only compare (needs libclang;
                       without it --check is skipped with a word)
+  churn <...>         pods come and go on that node for half an hour; exit 1 if the agent grows; see `churn help`
   cluster <...>       a real one-node Kubernetes and our agent on it: build, up, down, test; see `cluster help`
   deps                check the dependency rule: who may depend on whom, and where unsafe code may be
   protos [--check]    write the Rust code of the kubelet's protocols from our .proto files, or only compare
@@ -43,6 +44,7 @@ fn dispatch(args: &[String]) -> Result<()> {
     };
     match chore.as_str() {
         "bindings" => bindings::run(&workspace_root(), rest),
+        "churn" => cluster::churn(&workspace_root(), rest),
         "cluster" => cluster::run(&workspace_root(), rest),
         "deps" => deps::run(&workspace_root(), rest),
         "protos" => protos::run(rest),

@@ -18,6 +18,7 @@ mod lister;
 mod options;
 mod pod;
 mod registry;
+mod runtime;
 mod start;
 mod state;
 
@@ -28,4 +29,5 @@ pub use crate::fake::pod::{
     AdmissionError, Allocation, ContainerSpec, ContainerView, Pod, PodSpec, ResolvedDevice, Role,
     StartError,
 };
+pub use crate::fake::runtime::FakeRuntime;
 pub use crate::fake::state::Counters;

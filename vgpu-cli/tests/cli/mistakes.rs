@@ -18,6 +18,10 @@ fn in_the_call() {
         (&["devices", "--backend", "amd"], ["invalid value 'amd'", "--backend", "nvidia"]),
         (&["devices", "--backend", "mock", "--backend", "mock"], ["twice", "--backend", "once"]),
         (&["devices", "--machine", "mixed"], ["scripted machine", "--machine", "--backend mock"]),
+        (
+            &["devices", "--backend", "mock", "--machine-state", "/none/there"],
+            ["no such state", "/none/there", "the agent was given"],
+        ),
         (&["devices", "--host-root", "/no/such"], ["no folder", "/no/such", "name the folder"]),
         (
             &["devices", "--backend", "mock", "--machine", "h300"],

@@ -57,6 +57,12 @@ impl Api {
         parse(path, self.ask("POST", path, Some(("application/json", &body)))?)
     }
 
+    /// Puts an object in the place of the one it was read from.
+    pub(crate) fn replace(&self, path: &str, object: &Value) -> Result<Value> {
+        let body = serde_json::to_vec(object)?;
+        parse(path, self.ask("PUT", path, Some(("application/json", &body)))?)
+    }
+
     /// Asks for an object's end; one that is gone already is well.
     pub(crate) fn delete(&self, path: &str) -> Result<()> {
         let answer = self.ask("DELETE", path, None)?;

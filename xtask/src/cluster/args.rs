@@ -16,9 +16,13 @@ pub(crate) struct Args {
     pub(crate) only: Vec<String>,
     pub(crate) agent: Option<PathBuf>,
     pub(crate) hook: Option<PathBuf>,
+    pub(crate) bin: Option<PathBuf>,
     pub(crate) times: u32,
     pub(crate) keep: bool,
     pub(crate) list: bool,
+    pub(crate) release: bool,
+    pub(crate) minutes: u32,
+    pub(crate) csv: PathBuf,
 }
 
 impl Default for Args {
@@ -31,9 +35,13 @@ impl Default for Args {
             only: Vec::new(),
             agent: None,
             hook: None,
+            bin: None,
             times: 1,
             keep: false,
             list: false,
+            release: false,
+            minutes: 30,
+            csv: PathBuf::from("docs/churn.csv"),
         }
     }
 }
@@ -56,9 +64,13 @@ impl Args {
                 "--only" => args.only.push(value()?.clone()),
                 "--agent" => args.agent = Some(absolute(value()?)?),
                 "--hook" => args.hook = Some(absolute(value()?)?),
+                "--bin" => args.bin = Some(absolute(value()?)?),
                 "--times" => args.times = number(word, value()?)?,
                 "--keep" => args.keep = true,
                 "--list" => args.list = true,
+                "--release" => args.release = true,
+                "--minutes" => args.minutes = number(word, value()?)?,
+                "--csv" => args.csv = absolute(value()?)?,
                 _ => bail!("cluster does not know the option {word}\n\n{HELP}"),
             }
         }

@@ -9,6 +9,7 @@ mod args;
 mod assets;
 mod build;
 mod cgroups;
+mod churn;
 mod config;
 mod http;
 mod image;
@@ -32,8 +33,10 @@ Usage: cargo xtask cluster <build|up|down|test> [options]
   down   end it; no process, mount, cgroup or sysctl of it stays
   test   start a node of its own, run the scenarios on it, end it
            --only WORD   only scenarios whose name holds the word; may be given again
-           --agent FILE  vgpu-plugin [default: built with cargo]
-           --hook FILE   vgpu-hook [default: built with cargo]
+           --bin DIR     a folder as cargo's target/debug, with all that is tried [default: built with cargo]
+           --agent FILE  another vgpu-plugin than that
+           --hook FILE   another vgpu-hook
+           --release     build a release
            --times N     run all of them N times [default: 1]
            --keep        leave the node up, and the pods of a failed scenario
            --list        only say which scenarios there are
@@ -62,6 +65,29 @@ pub(crate) fn run(root: &std::path::Path, args: &[String]) -> Result<()> {
         "test" => test::run(root, &args),
         other => bail!("cluster does not know {other:?}\n\n{HELP}"),
     }
+}
+
+pub(crate) const CHURN_HELP: &str = "\
+Pods made and removed on a real node for a long time, and whether the agent takes more and more (root only).
+
+Usage: cargo xtask churn [options]
+
+  --minutes N   [default: 30]
+  --csv FILE    where the samples go [default: docs/churn.csv]
+  and --dir, --out, --bin, --agent, --hook, --release, --keep as of `cluster test`
+
+Exit 1 if a pod does not run, or if resident memory, open files, threads, the journal or what lies on the disk grow:
+after the first sixth of the time, the median of the last third lies above that of the first by more than the
+column's bound (5 % and 512 KiB of memory, 8 files or threads, 64 KiB of journal, 16 claims, specs or folders).
+";
+
+/// `cargo xtask churn`.
+pub(crate) fn churn(root: &std::path::Path, words: &[String]) -> Result<()> {
+    if words.first().is_some_and(|w| matches!(w.as_str(), "help" | "--help" | "-h")) {
+        crate::say(CHURN_HELP.trim_end());
+        return Ok(());
+    }
+    churn::run(root, &Args::parse(words)?)
 }
 
 /// Where the node keeps everything.

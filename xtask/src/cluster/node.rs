@@ -122,6 +122,13 @@ impl Node {
         wait_for(&format!("process {name}"), PATIENCE, || Ok(pid.exists().then_some(())))
     }
 
+    /// Calls a component by another's name, which must have ended.
+    pub(crate) fn rename(&self, from: &str, to: &str) -> Result<()> {
+        ensure!(!self.runs(to), "{to} still runs");
+        fs::rename(self.layout.pid(from), self.layout.pid(to))
+            .with_context(|| format!("cannot call {from} {to}"))
+    }
+
     /// Whether a component runs.
     pub(crate) fn runs(&self, name: &str) -> bool {
         self.number(name).is_ok_and(|pid| self.inside(&format!("/proc/{pid}/exe")).exists())
@@ -142,7 +149,8 @@ impl Node {
         tail(&self.layout.log(name))
     }
 
-    fn number(&self, name: &str) -> Result<u32> {
+    /// A component's process, by its number in the box.
+    pub(crate) fn number(&self, name: &str) -> Result<u32> {
         let file = self.layout.pid(name);
         let text =
             fs::read_to_string(&file).with_context(|| format!("{name} was never started"))?;

@@ -46,17 +46,20 @@ impl Cluster {
 
     /// Starts the kubelet; it is the one that scenarios end and start again.
     pub(crate) fn start_kubelet(&self) -> Result<()> {
+        self.start_kubelet_with(&[])
+    }
+
+    /// The same with more flags.
+    pub(crate) fn start_kubelet_with(&self, flags: &[&str]) -> Result<()> {
         let layout = &self.node.layout;
-        self.node.spawn(
-            "kubelet",
-            &self.assets.program("kubelet"),
-            [
-                flag("--config", layout.etc("kubelet.yaml")),
-                flag("--kubeconfig", layout.kubeconfig("kubelet")),
-                format!("--hostname-override={NODE}"),
-                format!("--node-ip={ADDRESS}"),
-            ],
-        )
+        let mut args = vec![
+            flag("--config", layout.etc("kubelet.yaml")),
+            flag("--kubeconfig", layout.kubeconfig("kubelet")),
+            format!("--hostname-override={NODE}"),
+            format!("--node-ip={ADDRESS}"),
+        ];
+        args.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        self.node.spawn("kubelet", &self.assets.program("kubelet"), args)
     }
 
     /// Ends pods, runtime, kubelet and agent as a loss of power does; the runtime runs again then, nothing else.

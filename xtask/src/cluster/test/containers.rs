@@ -1,11 +1,12 @@
 //! Pods of several containers, and containers that start again.
 
 use anyhow::{Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::cluster::process::wait_for;
 use crate::cluster::test::Scenario;
 use crate::cluster::test::pod::{PROBE, STAY, container, one, pod, prober};
-use crate::cluster::test::world::World;
+use crate::cluster::test::world::{PATIENCE, World};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario { name: "two-containers", run: two_containers },
@@ -88,24 +89,54 @@ fn container_restart(world: &World) -> Result<String> {
     Ok(String::new())
 }
 
-/// As a StatefulSet does: the same name at once again, which is another pod.
+/// The same name at once again, which is another pod: by hand, and by a StatefulSet.
 fn same_name_again(world: &World) -> Result<String> {
     let mut uids = Vec::new();
-    for _ in 0..3 {
+    for _ in 0..2 {
         world.create(&one("web-0", &[("vgpu.dev/gpu", 1)]))?;
-        let running = world.wait_running("web-0")?;
-        let seen = world.checked("web-0", "main")?;
-        let held = world.claims()?;
-        let of_seen = held.iter().find(|c| c["claim"] == seen.claim["claim"]);
-        let uid = running["metadata"]["uid"].clone();
-        ensure!(
-            of_seen.is_some_and(|c| c["holder"]["uid"] == uid),
-            "the claim of web-0 ({uid}) is held by {of_seen:?}"
-        );
-        uids.push(uid);
+        uids.push(own_claim(world)?);
         world.delete("web-0")?;
     }
-    uids.dedup();
-    ensure!(uids.len() == 3, "a pod came back with its old uid");
-    Ok(String::new())
+    let template = one("web-0", &[("vgpu.dev/gpu", 1)]);
+    world.cluster.api.create(
+        "/apis/apps/v1/namespaces/default/statefulsets",
+        &json!({
+            "apiVersion": "apps/v1",
+            "kind": "StatefulSet",
+            "metadata": {"name": "web"},
+            "spec": {
+                "serviceName": "web",
+                "selector": {"matchLabels": template["metadata"]["labels"]},
+                "template": {
+                    "metadata": {"labels": template["metadata"]["labels"]},
+                    "spec": template["spec"],
+                },
+            },
+        }),
+    )?;
+    for _ in 0..3 {
+        wait_for("pod of the StatefulSet", PATIENCE, || {
+            let pod = world.cluster.api.find("/api/v1/namespaces/default/pods/web-0")?;
+            let Some(pod) = pod else { return Ok(None) };
+            Ok((!uids.contains(&pod["metadata"]["uid"])).then_some(()))
+        })?;
+        uids.push(own_claim(world)?);
+        world.delete_later("web-0")?;
+    }
+    ensure!(uids.len() == 5, "{uids:?}");
+    Ok("five pods of one name, each with its own claim".into())
+}
+
+/// Waits until web-0 runs, sees that it has its own claim, and gives its uid.
+fn own_claim(world: &World) -> Result<Value> {
+    let running = world.wait_running("web-0")?;
+    let seen = world.checked("web-0", "main")?;
+    let held = world.claims()?;
+    let of_seen = held.iter().find(|c| c["claim"] == seen.claim["claim"]);
+    let uid = running["metadata"]["uid"].clone();
+    ensure!(
+        of_seen.is_some_and(|c| c["holder"]["uid"] == uid),
+        "the claim of web-0 ({uid}) is held by {of_seen:?}"
+    );
+    Ok(uid)
 }

@@ -12,16 +12,21 @@ use crate::cluster::node::Node;
 use crate::cluster::up::Cluster;
 
 mod agent_pod;
+mod bad_input;
 mod cards;
 mod containers;
+mod elsewhere;
 mod file;
+mod fragments;
 mod offers;
 mod pace;
-mod pod;
+pub(crate) mod pod;
 mod refusals;
+mod reload;
 mod restarts;
 mod seen;
-mod world;
+mod upgrade;
+pub(crate) mod world;
 
 use crate::cluster::test::world::{Programs, World};
 
@@ -119,9 +124,14 @@ fn chosen(only: &[String]) -> Result<Vec<Trial>> {
         offers::SCENARIOS,
         containers::SCENARIOS,
         refusals::SCENARIOS,
+        bad_input::SCENARIOS,
+        fragments::SCENARIOS,
+        reload::SCENARIOS,
         restarts::SCENARIOS,
         cards::SCENARIOS,
+        upgrade::SCENARIOS,
         agent_pod::SCENARIOS,
+        elsewhere::SCENARIOS,
         pace::SCENARIOS,
     ];
     let mut chosen: Vec<Trial> = all.concat().into_iter().map(Trial::Code).collect();
@@ -132,23 +142,44 @@ fn chosen(only: &[String]) -> Result<Vec<Trial>> {
     Ok(chosen)
 }
 
-/// The agent and its hook program: those given, or built now.
-fn programs(root: &Path, args: &Args) -> Result<Programs> {
-    if let (Some(agent), Some(hook)) = (&args.agent, &args.hook) {
-        return Ok(Programs { agent: agent.clone(), hook: hook.clone() });
+/// What is tried: out of a folder that was given, or built now.
+pub(crate) fn programs(root: &Path, args: &Args) -> Result<Programs> {
+    let bin = match &args.bin {
+        Some(bin) => bin.clone(),
+        None => built(root, args)?,
+    };
+    let programs = Programs {
+        agent: args.agent.clone().unwrap_or_else(|| bin.join("vgpu-plugin")),
+        hook: args.hook.clone().unwrap_or_else(|| bin.join("vgpu-hook")),
+        vgpu: bin.join("vgpu"),
+        fake_nvml: bin.join("examples/libfake_nvml.so"),
+        old_runtime: bin.join("examples/runtime"),
+    };
+    for file in programs.all() {
+        ensure!(file.is_file(), "there is no {}", file.display());
     }
+    Ok(programs)
+}
+
+/// Builds them and gives cargo's folder.
+fn built(root: &Path, args: &Args) -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
-        .args(["build", "--quiet", "--package", "vgpu-plugin", "--package", "vgpu-hook"])
-        .current_dir(root)
-        .status()
-        .context("cannot run cargo")?;
-    ensure!(status.success(), "the agent could not be built");
+    let wanted: [&[&str]; 3] = [
+        &["-p", "vgpu-plugin", "-p", "vgpu-hook", "-p", "vgpu-cli", "--bins"],
+        &["-p", "vgpu-backend-nvidia", "--examples"],
+        &["-p", "vgpu-kubelet-plugin", "--example", "runtime"],
+    ];
+    for what in wanted {
+        let status = Command::new(&cargo)
+            .args(["build", "--quiet"])
+            .args(what)
+            .args(args.release.then_some("--release"))
+            .current_dir(root)
+            .status()
+            .context("cannot run cargo")?;
+        ensure!(status.success(), "cargo build {} failed", what.join(" "));
+    }
     let target =
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    let built = |name: &str| root.join(&target).join("debug").join(name);
-    Ok(Programs {
-        agent: args.agent.clone().unwrap_or_else(|| built("vgpu-plugin")),
-        hook: args.hook.clone().unwrap_or_else(|| built("vgpu-hook")),
-    })
+    Ok(root.join(target).join(if args.release { "release" } else { "debug" }))
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::cluster::test::Scenario;
 use crate::cluster::test::pod::{one, pod, prober};
@@ -14,6 +14,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario { name: "slice-mig", run: slice_mig },
     Scenario { name: "slice-dcu", run: slice_dcu },
     Scenario { name: "units", run: units },
+    Scenario { name: "as-vgpu-edits", run: as_vgpu_edits },
     Scenario { name: "without-our-resource", run: without },
     Scenario { name: "seven-parts-of-a-card", run: seven_parts },
 ];
@@ -78,6 +79,40 @@ fn units(world: &World) -> Result<String> {
     let size = seen.grant("size")?;
     ensure!(size.contains("10Gi"), "ten units are {size}");
     Ok(size)
+}
+
+/// What the container sees, what the runtime was told and what `vgpu edits` shows of the same part are one thing.
+fn as_vgpu_edits(world: &World) -> Result<String> {
+    let kinds =
+        [("vgpu.dev/gpu", 1), ("vgpu.dev/mig", 1), ("vgpu.dev/dcu", 1), ("vgpu.dev/mlu-memory", 5)];
+    let mut compared = Vec::new();
+    for (resource, count) in kinds {
+        let name = resource.trim_start_matches("vgpu.dev/");
+        world.create(&one(name, &[(resource, count)]))?;
+        world.wait_running(name)?;
+        let seen = world.checked(name, "main")?;
+        let claim = seen.claim_id()?;
+        let shown = world.vgpu_edits(&world.claim_of(name)?)?;
+        seen.matches(&shown).with_context(|| format!("{name}, by vgpu edits"))?;
+        let told = world.spec(claim)?;
+        let [mut told, shown] =
+            [&told, &shown].map(|spec| spec["devices"][0]["containerEdits"].clone());
+        // Only a claim has this file; what is in it `matches` cannot know.
+        let mounts = told["mounts"].as_array_mut().context("no mounts, not even claim.json")?;
+        mounts.retain(|mount| mount["containerPath"] != "/etc/vgpu/claim.json");
+        if mounts.is_empty() {
+            told.as_object_mut().context("edits are an object")?.remove("mounts");
+        }
+        ensure!(told == shown, "the runtime was told {told}, vgpu edits shows {shown}");
+        let parts: usize = shown
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter_map(|(_, v)| Some(v.as_array()?.len()))
+            .sum();
+        compared.push(format!("{name} {parts}"));
+    }
+    Ok(format!("edits compared: {}", compared.join(", ")))
 }
 
 fn without(world: &World) -> Result<String> {

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use serde_json::json;
 use vgpu_backend_mock::{Action, At, Op, Rule};
 use vgpu_core::ErrorKind;
 
+use crate::cluster::process::wait_for;
 use crate::cluster::test::Scenario;
 use crate::cluster::test::pod::{one, pod, prober};
-use crate::cluster::test::world::{World, why};
+use crate::cluster::test::world::{PATIENCE, World, why};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario { name: "more-than-any-card-has", run: too_much },
@@ -45,21 +47,43 @@ fn none_left(world: &World) -> Result<String> {
     seen.grant("scheme")
 }
 
+/// Each resource is admitted alone; the start is refused with a word that a user can read, nothing is made for either,
+/// and all of it is free again when the pod goes. In two containers of one pod both are served.
 fn two_resources(world: &World) -> Result<String> {
-    let limits = [("vgpu.dev/gpu", 1), ("vgpu.dev/mig", 1)];
-    world.create(&pod("both", vec![prober("main", &limits)]))?;
-    let mut outcome = String::new();
-    world
-        .wait_pod("both", "refusal", |p| {
-            let waits = &p["status"]["containerStatuses"][0]["state"]["waiting"];
-            ensure!(!waits["reason"].is_null() || p["status"]["phase"] != "Running", "it runs");
-            let refused = p["status"]["phase"] == "Failed"
-                || waits["reason"] == "CreateContainerConfigError"
-                || waits["reason"] == "CreateContainerError";
-            Ok(refused)
-        })
-        .map(|p| outcome = why(&p))?;
-    Ok(format!("\"{outcome}\""))
+    let (gpu, mig) = (("vgpu.dev/gpu", 1), ("vgpu.dev/mig", 1));
+    let card = world.machine.devices()?.swap_remove(1);
+    world.create(&pod("both", vec![prober("main", &[gpu, mig])]))?;
+    world.wait_pod("both", "refusal", |p| {
+        let waits = &p["status"]["containerStatuses"][0]["state"]["waiting"];
+        ensure!(p["status"]["phase"] != "Running", "it runs");
+        Ok(waits["reason"] == "CreateContainerConfigError")
+    })?;
+    let mut said = String::new();
+    wait_for("event that says why", PATIENCE, || {
+        let events = world.events("both")?;
+        let word = |e: &&String| e.contains("vgpu.dev/gpu") && e.contains("vgpu.dev/mig");
+        said = events.iter().find(word).cloned().unwrap_or_default();
+        Ok((!said.is_empty()).then_some(()))
+    })?;
+    ensure!(said.contains("a container of its own"), "the event does not say what to do: {said}");
+    let uid = world.pod("both")?["metadata"]["uid"].clone();
+    let held = world.claims()?;
+    let held: Vec<_> = held.iter().filter(|c| c["holder"]["uid"] == uid).collect();
+    ensure!(
+        held.iter().all(|c| c["state"] == "allocated" && c["grants"] == json!([])),
+        "something was made for it: {held:?}"
+    );
+    world.delete("both")?;
+    world.create(&pod("apart", vec![prober("a", &[gpu]), prober("b", &[mig])]))?;
+    world.wait_running("apart")?;
+    let (a, b) = (world.checked("apart", "a")?, world.checked("apart", "b")?);
+    ensure!(a.grant("scheme")? == "whole" && b.grant("scheme")? == "mig", "one has the other's");
+    let part = b.grant("part")?;
+    ensure!(
+        world.machine.truth(&card)?.iter().any(|p| p.id.as_str() == part),
+        "the part {part} is not on the card"
+    );
+    Ok(format!("\"{}\"", said.split_once("desc = ").map_or(said.as_str(), |(_, why)| why)))
 }
 
 fn fails_then_heals(world: &World) -> Result<String> {
@@ -101,9 +125,7 @@ fn deleted_during(world: &World) -> Result<String> {
     let card = world.machine.devices()?.swap_remove(1);
     let hang = world.machine.faults().hang(Op::Create, &card)?;
     world.create(&one("gone", &[("vgpu.dev/mig", 1)]))?;
-    crate::cluster::process::wait_for("hanging call", super::world::PATIENCE, || {
-        Ok(world.machine.faults().is_hanging()?.then_some(()))
-    })?;
+    wait_for("hanging call", PATIENCE, || Ok(world.machine.faults().is_hanging()?.then_some(())))?;
     world.delete_later("gone")?;
     std::thread::sleep(Duration::from_secs(2));
     world.machine.faults().take_back(hang)?;

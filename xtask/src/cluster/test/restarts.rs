@@ -23,9 +23,10 @@ fn kubelet_restart(world: &World) -> Result<String> {
     world.create(&one("runs", &[("vgpu.dev/mig", 1)]))?;
     world.wait_running("runs")?;
     let before = world.checked("runs", "main")?;
-    let mut times = Vec::new();
+    let (mut times, mut told) = (Vec::new(), Vec::new());
     for round in 0..3 {
         world.cluster.node.signal("kubelet", "KILL")?;
+        let heartbeat = world.heartbeat()?;
         let names: Vec<String> = (0..4).map(|n| format!("waits-{round}-{n}")).collect();
         for name in &names {
             world.create(&one(name, &[("vgpu.dev/mlu-memory", 1)]))?;
@@ -35,6 +36,11 @@ fn kubelet_restart(world: &World) -> Result<String> {
         }
         let began = Instant::now();
         world.cluster.start_kubelet()?;
+        let full = wait_for("word of the new kubelet", PATIENCE, || {
+            let mig = world.allocatable()?.get("vgpu.dev/mig").copied();
+            Ok((world.heartbeat()? != heartbeat && mig == Some(7)).then(|| began.elapsed()))
+        });
+        told.push(full?);
         for name in &names {
             world.wait_running(name)?;
         }
@@ -52,7 +58,11 @@ fn kubelet_restart(world: &World) -> Result<String> {
     let claim = world.claim_of("runs")?;
     ensure!(claim["claim"] == before.claim["claim"], "the pod that ran holds {claim}");
     world.wait_allocatable(&[("vgpu.dev/gpu", 1), ("vgpu.dev/mig", 7)])?;
-    Ok(format!("12 of 12 admitted; kubelet start to 4 more running {}", spread(&times)))
+    Ok(format!(
+        "12 of 12 admitted; kubelet start to allocatable {}, to 4 more running {}",
+        spread(&told),
+        spread(&times)
+    ))
 }
 
 fn agent_kill(world: &World) -> Result<String> {

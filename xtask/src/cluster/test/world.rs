@@ -12,12 +12,15 @@ use serde_json::Value;
 use vgpu_backend_mock::{Machine, Preset};
 
 use crate::cluster::config::NODE;
-use crate::cluster::process::{retry, wait_for};
+use crate::cluster::process::{output, retry, wait_for};
 use crate::cluster::test::seen::Seen;
 use crate::cluster::up::Cluster;
 
 /// A guard against waiting for ever; nothing is judged by it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The agent's configuration, below the node's folder. In a folder of its own: an agent in a pod has it mounted.
+const CONFIG: &str = "etc/vgpu.yaml";
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
 
@@ -30,6 +33,17 @@ const FUSE: (&str, &str) = ("10", "229");
 pub(crate) struct Programs {
     pub(crate) agent: PathBuf,
     pub(crate) hook: PathBuf,
+    /// The command line.
+    pub(crate) vgpu: PathBuf,
+    pub(crate) fake_nvml: PathBuf,
+    /// Answers as a container runtime that ignores CDI names.
+    pub(crate) old_runtime: PathBuf,
+}
+
+impl Programs {
+    pub(crate) fn all(&self) -> [&Path; 5] {
+        [&self.agent, &self.hook, &self.vgpu, &self.fake_nvml, &self.old_runtime]
+    }
 }
 
 /// The node, the scripted machine behind it, and our agent.
@@ -37,7 +51,7 @@ pub(crate) struct Programs {
 pub(crate) struct World {
     pub(crate) cluster: Cluster,
     pub(crate) machine: Arc<Machine>,
-    programs: Programs,
+    pub(crate) programs: Programs,
 }
 
 impl World {
@@ -61,7 +75,38 @@ impl World {
 
     /// Starts the agent as a process of the node itself.
     pub(crate) fn start_agent(&self) -> Result<()> {
-        self.cluster.node.spawn("agent", &self.programs.agent, self.agent_args())
+        self.start_agent_with(&[])
+    }
+
+    /// The same with more flags; a later one counts.
+    pub(crate) fn start_agent_with(&self, flags: &[&str]) -> Result<()> {
+        let mut args = self.agent_args();
+        // A flag may be given once.
+        args.retain(|arg| {
+            let name = |text: &str| text.split('=').next().unwrap_or_default().to_owned();
+            !flags.iter().any(|flag| name(flag) == name(arg))
+        });
+        args.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        self.cluster.node.spawn("agent", &self.programs.agent, args)
+    }
+
+    /// Has the agent read its configuration again, and waits for its word on it.
+    pub(crate) fn reload(&self, offers: &str, word: &str) -> Result<()> {
+        self.configure(offers)?;
+        let before = self.agent_log()?.matches(word).count();
+        self.cluster.node.signal("agent", "HUP")?;
+        wait_for(&format!("{word:?} in the agent's log"), PATIENCE, || {
+            Ok((self.agent_log()?.matches(word).count() > before).then_some(()))
+        })
+    }
+
+    /// All that the agent said in this node's life.
+    pub(crate) fn agent_log(&self) -> Result<String> {
+        let file = self.cluster.node.layout.log("agent");
+        // A log may be cut within a letter.
+        let bytes =
+            std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// The agent's program.
@@ -75,7 +120,7 @@ impl World {
         let flag = |name: &str, file: &str| format!("{name}={}", dir.join(file).display());
         vec![
             "run".to_owned(),
-            flag("--config", "etc/vgpu.yaml"),
+            flag("--config", CONFIG),
             "--backend=mock".to_owned(),
             "--machine=mixed".to_owned(),
             flag("--machine-state", "machine.json"),
@@ -115,6 +160,15 @@ impl World {
         .collect()
     }
 
+    /// When the kubelet last told how the node is.
+    pub(crate) fn heartbeat(&self) -> Result<String> {
+        let node = self.cluster.api.get(&format!("/api/v1/nodes/{NODE}"))?;
+        let conditions = node["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let ready =
+            conditions.iter().find(|c| c["type"] == "Ready").context("no Ready condition")?;
+        Ok(ready["lastHeartbeatTime"].to_string())
+    }
+
     /// Waits until the node tells these amounts.
     pub(crate) fn wait_allocatable(&self, wanted: &[(&str, u64)]) -> Result<()> {
         let mut last = BTreeMap::new();
@@ -129,6 +183,36 @@ impl World {
             Ok(all.then_some(()))
         });
         waited.with_context(|| format!("waiting for {wanted:?}; the node has {last:?}"))
+    }
+
+    /// Waits until the kubelet has all that the agent that runs now offers, and until the node says so.
+    ///
+    /// The node's own word may be older than that agent; so its health page is asked, inside the box.
+    pub(crate) fn wait_served(&self) -> Result<()> {
+        let url = "http://127.0.0.1:9400/healthz";
+        let busybox = self.cluster.assets.busybox();
+        wait_for("registration of all resources", PATIENCE, || {
+            let page = self.cluster.node.output(busybox, ["wget", "-q", "-O", "-", url]);
+            let page = page.unwrap_or_default();
+            Ok((page.matches(": registered").count() >= 4).then_some(()))
+        })?;
+        // It says so when the kubelet has begun to read the list; the kubelet has read it a moment later.
+        std::thread::sleep(Duration::from_secs(2));
+        wait_for("resources in the node", PATIENCE, || {
+            let all = self.allocatable()?;
+            let has = |name| all.get(name).is_some_and(|n| *n > 0);
+            Ok((has("vgpu.dev/gpu") && has("vgpu.dev/mig") && has("vgpu.dev/mlu-memory"))
+                .then_some(()))
+        })
+    }
+
+    /// What was said of a pod, oldest first.
+    pub(crate) fn events(&self, pod: &str) -> Result<Vec<String>> {
+        let path =
+            format!("/api/v1/namespaces/default/events?fieldSelector=involvedObject.name%3D{pod}");
+        let all = self.cluster.api.get(&path)?;
+        let events = all["items"].as_array().cloned().unwrap_or_default();
+        Ok(events.iter().filter_map(|e| Some(e["message"].as_str()?.to_owned())).collect())
     }
 
     /// Makes a pod.
@@ -216,6 +300,25 @@ impl World {
         bail!("there is no CDI spec of the claim {claim}")
     }
 
+    /// What `vgpu edits` shows of a claim's one grant, on the machine as it is now.
+    pub(crate) fn vgpu_edits(&self, claim: &Value) -> Result<Value> {
+        let dir = &self.cluster.node.layout.dir;
+        let grant = &claim["grants"][0];
+        let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let mut args = vec!["edits".to_owned(), "--backend=mock".into(), "--machine=mixed".into()];
+        args.push(format!("--machine-state={}", dir.join("machine.json").display()));
+        args.push(format!("--hook={}", dir.join("hooks/vgpu-hook").display()));
+        args.push("--state-dir=/var/lib/vgpu".into());
+        args.push(format!("--claim={}", word(&claim["claim"])));
+        match grant["part"].as_str() {
+            Some(part) => args.push(format!("--partition={part}")),
+            None => args.extend(["--whole".into(), format!("--device={}", word(&grant["device"]))]),
+        }
+        let program = self.programs.vgpu.display().to_string();
+        let text = output(&program, &args)?;
+        serde_json::from_str(&text).with_context(|| format!("vgpu edits printed {text}"))
+    }
+
     /// All CDI specs that are published.
     pub(crate) fn specs(&self) -> Result<Vec<Value>> {
         let dir = self.cluster.node.inside("/run/cdi");
@@ -239,13 +342,16 @@ impl World {
     /// What the agent says of its claims.
     pub(crate) fn claims(&self) -> Result<Vec<Value>> {
         let socket = self.cluster.node.layout.dir.join("vgpu/claims.sock");
-        // An agent that has just been started opens it a moment later.
-        let mut stream = retry(PATIENCE, || {
-            UnixStream::connect(&socket)
-                .with_context(|| format!("cannot ask the agent at {}", socket.display()))
+        // An agent that has just been started opens it a moment later, and one that was just killed takes whom it had
+        // not answered with it.
+        let text = retry(PATIENCE, || {
+            let ask = || -> std::io::Result<String> {
+                let mut text = String::new();
+                UnixStream::connect(&socket)?.read_to_string(&mut text)?;
+                Ok(text)
+            };
+            ask().with_context(|| format!("cannot ask the agent at {}", socket.display()))
         })?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text)?;
         let reply: Value = serde_json::from_str(&text).context("the agent's answer is no JSON")?;
         Ok(reply["claims"].as_array().cloned().unwrap_or_default())
     }
@@ -268,6 +374,15 @@ impl World {
         self.machine.faults().take_all_back()?;
         if !self.cluster.node.runs("kubelet") {
             self.cluster.start_kubelet()?;
+        }
+        // Whoever makes pods goes first.
+        for kind in ["daemonsets", "statefulsets"] {
+            let path = format!("/apis/apps/v1/namespaces/default/{kind}");
+            let all = self.cluster.api.get(&path)?;
+            for made in all["items"].as_array().into_iter().flatten() {
+                let name = made["metadata"]["name"].as_str().unwrap_or_default();
+                self.cluster.api.delete(&format!("{path}/{name}"))?;
+            }
         }
         let pods = self.cluster.api.get(PODS)?;
         let pods = pods["items"].as_array().cloned().unwrap_or_default();
