@@ -71,7 +71,19 @@ impl MockFixture {
         spec: impl Into<MachineSpec>,
         only: impl Into<Option<Vendor>>,
     ) -> Result<Self> {
-        let machine = Machine::new(spec)?;
+        Self::on(name, Machine::new(spec)?, only)
+    }
+
+    /// The cards of one vendor, or of all, of a machine that is there already, perhaps in a file
+    /// that other processes use too.
+    ///
+    /// # Errors
+    /// As [`Machine::boot_id`].
+    pub fn on(
+        name: &str,
+        machine: Arc<Machine>,
+        only: impl Into<Option<Vendor>>,
+    ) -> Result<Self> {
         let only = only.into();
         let faults = machine.faults();
         let fresh = faults.snapshot()?;

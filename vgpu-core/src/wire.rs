@@ -5,6 +5,7 @@
 //! core's business.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -125,6 +126,21 @@ pub trait Transport: Debug + Send + Sync + 'static {
     /// # Errors
     /// The backend's own, or the transport's: `Io` when the other side is gone.
     fn call(&self, call: &Call) -> Result<Reply>;
+
+    /// Who is on the other side now, where that may have changed since [`Remote::connect`], as
+    /// when it was started anew with another driver; `None` where it cannot have.
+    fn info(&self) -> Option<BackendInfo> {
+        None
+    }
+}
+
+impl<T: Transport> Transport for Arc<T> {
+    fn call(&self, call: &Call) -> Result<Reply> {
+        (**self).call(call)
+    }
+    fn info(&self) -> Option<BackendInfo> {
+        (**self).info()
+    }
 }
 
 /// A backend behind a transport.
@@ -212,7 +228,7 @@ impl<T: Transport> Health for Remote<T> {
 
 impl<T: Transport> Backend for Remote<T> {
     fn info(&self) -> BackendInfo {
-        self.info.clone()
+        self.transport.info().unwrap_or_else(|| self.info.clone())
     }
 }
 

@@ -74,8 +74,8 @@ impl Slot {
             Ok(run) => run,
             Err(status) => return self.gone(inventory, status),
         };
-        match run.lanes.read("scan", |backend| backend.scan()) {
-            Ok(scan) => self.take(inventory, &run, scan),
+        match run.lanes.read("scan", |backend| Ok((backend.scan()?, backend.info()))) {
+            Ok((scan, info)) => self.take(inventory, &self.told(run, info), scan),
             Err(error) => {
                 // Nothing can be said of any card now; each one's health says the rest.
                 tracing::warn!(vendor = %self.vendor, %error, "cannot scan");
@@ -159,6 +159,21 @@ impl Slot {
             }
             Ok((Probe::Ready(_), None)) => unreachable!("asked above, on the same thread"),
         }
+    }
+
+    /// The run with what it tells of itself now: a backend in another process may have been started
+    /// anew since, with another driver.
+    fn told(&self, run: Run, info: BackendInfo) -> Run {
+        if run.info == info {
+            return run;
+        }
+        tracing::info!(vendor = %self.vendor, driver = info.driver, "the backend tells something else of itself");
+        let run = Run { info, ..run };
+        let mut state = self.state();
+        if state.run.as_ref().is_some_and(|now| Arc::ptr_eq(&now.lanes, &run.lanes)) {
+            state.run = Some(run.clone());
+        }
+        run
     }
 
     /// Takes a scan: who is lost at once, and each card as soon as its parts are listed.
