@@ -36,8 +36,7 @@ impl ChildFactory {
     /// The backend of `vendor` behind a program.
     pub fn new(vendor: Vendor, options: ChildOptions) -> Self {
         let backoff = Backoff::new(options.pause);
-        let state =
-            State { idle: None, serving: Weak::new(), backoff, down: None, over: false };
+        let state = State { idle: None, serving: Weak::new(), backoff, down: None, over: false };
         Self { vendor, options, state: Mutex::new(state) }
     }
 
@@ -53,6 +52,13 @@ impl ChildFactory {
         if let Some(child) = serving {
             child.end("the agent ends");
         }
+    }
+
+    /// The id of the process that runs now, if one does.
+    pub fn process_id(&self) -> Option<u32> {
+        let state = self.state();
+        let serving = state.serving.upgrade().and_then(|child| child.process_id());
+        serving.or_else(|| state.idle.as_ref().map(Link::process_id))
     }
 
     fn open(&self, host: &Host) -> Result<Probe> {

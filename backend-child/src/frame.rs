@@ -30,10 +30,16 @@ pub(crate) fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, String> {
 /// The stream's; `InvalidData` for a length that no frame has, `UnexpectedEof` within a frame.
 pub(crate) fn read(input: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
     let mut length = [0; 4];
-    match input.read(&mut length[..1])? {
-        0 => return Ok(None),
-        _ => input.read_exact(&mut length[1..])?,
+    let first = loop {
+        match input.read(&mut length[..1]) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            first => break first?,
+        }
+    };
+    if first == 0 {
+        return Ok(None);
     }
+    input.read_exact(&mut length[1..])?;
     let wrong = |why| io::Error::new(io::ErrorKind::InvalidData, why);
     let length = self::length(length).map_err(wrong)?;
     // It grows as bytes come: a length alone costs nothing.

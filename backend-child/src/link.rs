@@ -127,6 +127,11 @@ impl Link {
         }
     }
 
+    /// The id of its process.
+    pub(crate) fn process_id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Why it is closed, if it is.
     pub(crate) fn closed(&self) -> Option<Error> {
         self.waiting.lock().closed.clone()
@@ -154,7 +159,10 @@ impl Link {
         self.waiting.add(id, Asking { operation, changes, due, tell })?;
         // One that does not read makes this hang until it is overdue, and is killed then.
         let sent = self.stdin.lock().unwrap_or_else(PoisonError::into_inner).write_all(&frame);
-        if let Err(error) = sent {
+        // One that is about to end has a better reason than this, and the pump hears it.
+        if let Err(error) = sent
+            && !self.process.ends_within(Duration::from_secs(1))
+        {
             self.process.kill(&format!("it does not read: {error}"));
         }
         told.recv().unwrap_or_else(|_| unreachable!("the pump answers every call when it ends"))

@@ -80,12 +80,11 @@ impl Process {
     /// Ends it and all that it started. The first reason is the one that is told.
     pub(crate) fn kill(&self, why: &str) {
         let mut life = self.life();
-        if life.ended.is_some() {
-            // Its id may be another's by now.
-            return;
-        }
         life.why.get_or_insert_with(|| why.to_owned());
-        self.kill_group();
+        // Once it has ended its id may be another's.
+        if life.ended.is_none() {
+            self.kill_group();
+        }
     }
 
     /// Whether it has ended.
@@ -196,7 +195,9 @@ fn named(signal: i32) -> String {
         Some(Signal::BUS) => " (bus error)",
         Some(Signal::FPE) => " (arithmetic)",
         Some(Signal::ILL) => " (illegal instruction)",
-        Some(Signal::KILL) => " (killed; if by nobody, look for the OOM killer in the kernel's log)",
+        Some(Signal::KILL) => {
+            " (killed; if by nobody, look for the OOM killer in the kernel's log)"
+        }
         Some(Signal::SEGV) => " (segmentation fault)",
         Some(Signal::TERM) => " (terminated)",
         _ => "",

@@ -32,8 +32,8 @@ pub fn serve(factory: impl BackendFactory + 'static, version: &str) -> ExitCode 
     // The pipe's end says the same; this one also reaches a process that hangs or is stopped.
     let _not_linux = set_parent_process_death_signal(Some(Signal::KILL));
     let served = streams().map_err(|e| format!("the streams cannot be taken: {e}"));
-    let served = served
-        .and_then(|(input, output)| serve_on(Arc::new(factory), version, input, output));
+    let served =
+        served.and_then(|(input, output)| serve_on(Arc::new(factory), version, input, output));
     if let Err(why) = served {
         complain(&why);
         return ExitCode::FAILURE;
@@ -107,7 +107,8 @@ struct Server {
 impl Server {
     /// Works on a thread of its own, if not too many do.
     fn start(self: &Arc<Self>, id: u64, work: impl FnOnce(&Self) -> Answered + Send + 'static) {
-        let fail = |kind, why: &str| self.say(&Answered::Failed { id, error: Error::new(kind, why) });
+        let fail =
+            |kind, why: &str| self.say(&Answered::Failed { id, error: Error::new(kind, why) });
         if self.running.fetch_add(1, Ordering::AcqRel) >= IN_FLIGHT {
             self.running.fetch_sub(1, Ordering::AcqRel);
             return fail(ErrorKind::Busy, "too many calls are in this process; try again later");

@@ -4,9 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use vgpu_core::wire::{Call, Reply, Transport};
-use vgpu_core::{
-    BackendInfo, Error, ErrorKind, Event, Host, Meaning, Result, Subject, Vendor,
-};
+use vgpu_core::{BackendInfo, Error, ErrorKind, Event, Host, Meaning, Result, Subject, Vendor};
 
 use crate::backoff::Backoff;
 use crate::link::Link;
@@ -34,12 +32,22 @@ struct State {
 #[derive(Debug)]
 enum Phase {
     /// It is not there, and may not be started before.
-    Down { why: Error, until: Instant },
+    Down {
+        why: Error,
+        until: Instant,
+    },
     /// Another has taken its place.
-    Over { why: Error },
+    Over {
+        why: Error,
+    },
     /// A call starts it now.
-    Starting { why: Error },
-    Up { link: Arc<Link>, since: Instant },
+    Starting {
+        why: Error,
+    },
+    Up {
+        link: Arc<Link>,
+        since: Instant,
+    },
 }
 
 impl Child {
@@ -58,10 +66,19 @@ impl Child {
 
     /// Ends it for good.
     pub(crate) fn end(&self, why: &str) {
-        let error = Error::new(ErrorKind::Io, format!("the process of {} was ended: {why}", self.vendor));
+        let error =
+            Error::new(ErrorKind::Io, format!("the process of {} was ended: {why}", self.vendor));
         let before = std::mem::replace(&mut self.state().phase, Phase::Over { why: error });
         if let Phase::Up { link, .. } = before {
             link.end(why);
+        }
+    }
+
+    /// The id of the process that runs now.
+    pub(crate) fn process_id(&self) -> Option<u32> {
+        match &self.state().phase {
+            Phase::Up { link, .. } if link.closed().is_none() => Some(link.process_id()),
+            _ => None,
         }
     }
 

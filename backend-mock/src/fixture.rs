@@ -79,11 +79,7 @@ impl MockFixture {
     ///
     /// # Errors
     /// As [`Machine::boot_id`].
-    pub fn on(
-        name: &str,
-        machine: Arc<Machine>,
-        only: impl Into<Option<Vendor>>,
-    ) -> Result<Self> {
+    pub fn on(name: &str, machine: Arc<Machine>, only: impl Into<Option<Vendor>>) -> Result<Self> {
         let only = only.into();
         let faults = machine.faults();
         let fresh = faults.snapshot()?;

@@ -31,6 +31,13 @@ const RULES: &[Rule] = &[
         never: ASYNC,
     },
     backend("vgpu-backend-cambricon"),
+    // No vendor's: any factory of whoever calls it. Its fixture is behind a feature.
+    Rule {
+        member: "vgpu-backend-child",
+        members: &["vgpu-conformance", "vgpu-core"],
+        packages: None,
+        never: ASYNC,
+    },
     backend("vgpu-backend-hygon"),
     // The mock is also a fixture of the suite, behind a feature that only the command line uses.
     Rule {
@@ -52,6 +59,7 @@ const RULES: &[Rule] = &[
         member: "vgpu-plugin",
         members: &[
             "vgpu-backend-cambricon",
+            "vgpu-backend-child",
             "vgpu-backend-hygon",
             "vgpu-backend-mock",
             "vgpu-backend-nvidia",
@@ -79,6 +87,7 @@ const RULES: &[Rule] = &[
         member: "vgpu-cli",
         members: &[
             "vgpu-backend-cambricon",
+            "vgpu-backend-child",
             "vgpu-backend-hygon",
             "vgpu-backend-mock",
             "vgpu-backend-nvidia",
@@ -244,6 +253,7 @@ mod tests {
             ("vgpu-core", "vgpu-node"),
             ("vgpu-core", "serde_json"),
             ("vgpu-backend-hygon", "vgpu-node"),
+            ("vgpu-backend-child", "vgpu-backend-nvidia"),
             ("vgpu-backend-mock", "vgpu-backend-nvidia"),
             ("vgpu-conformance", "vgpu-backend-mock"),
             ("vgpu-node", "tonic"),
