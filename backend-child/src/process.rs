@@ -50,7 +50,7 @@ impl Process {
     pub(crate) fn start(vendor: &Vendor, options: &ChildOptions) -> Result<(Arc<Self>, Pipes)> {
         let (tell, told) = mpsc::channel();
         let sent = options.clone();
-        let keeper = thread::Builder::new().name(format!("vgpu-{vendor}"));
+        let keeper = thread::Builder::new().name(thread_name(vendor, ""));
         let kept = keeper.spawn(move || match spawn(&sent) {
             Ok((process, pipes, child)) => {
                 if tell.send(Ok((process.clone(), pipes))).is_err() {
@@ -187,6 +187,11 @@ fn refused(options: &ChildOptions, error: &io::Error) -> Error {
         }
         _ => Error::new(ErrorKind::Io, format!("{program} does not start: {error}")),
     }
+}
+
+/// A name that a thread may have, whatever the vendor is called.
+pub(crate) fn thread_name(vendor: &Vendor, what: &str) -> String {
+    format!("vgpu-{vendor}{what}").replace('\0', "")
 }
 
 fn named(signal: i32) -> String {

@@ -11,7 +11,7 @@ use vgpu_core::{Error, ErrorKind, Result, Vendor};
 
 use crate::frame::Assembler;
 use crate::link::{DEATH, Waiting};
-use crate::process::Process;
+use crate::process::{Process, thread_name};
 use crate::protocol::Answered;
 use crate::words::Words;
 
@@ -48,7 +48,7 @@ pub(crate) fn start(
         frames: Assembler::default(),
         piece: vec![0; PIECE],
     };
-    let named = thread::Builder::new().name(format!("vgpu-{vendor}-io"));
+    let named = thread::Builder::new().name(thread_name(vendor, "-io"));
     named.spawn(move || pump.run()).map(drop).map_err(refused)
 }
 

@@ -96,6 +96,15 @@ pub trait BackendFactory: Debug + Send + Sync {
     fn probe(&self, host: &Host) -> Probe;
 }
 
+impl<F: BackendFactory + ?Sized> BackendFactory for Arc<F> {
+    fn vendor(&self) -> Vendor {
+        (**self).vendor()
+    }
+    fn probe(&self, host: &Host) -> Probe {
+        (**self).probe(host)
+    }
+}
+
 /// Where a backend looks: a root that tests replace, and a library that a flag replaces.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host {

@@ -7,36 +7,19 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::Parser as _;
 use vgpu_core::{BackendFactory, Host, Probe, Vendor};
-use vgpu_plugin::args::{Cli, Command};
-use vgpu_plugin::backends::{Choice, LookArgs};
-use vgpu_plugin::{check_config, complain, run};
+use vgpu_plugin::backends::{BackendArgs, Choice, Settings};
 
 fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
-        Command::CheckConfig(args) => {
-            check_config(|| Ok(with_ours(args.choices()?, &args.backends.look)), &args)
-        }
-        Command::Run(args) => {
-            args.choices().and_then(|known| run(with_ours(known, &args.backends.look), *args))
-        }
-    };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            complain(&error);
-            ExitCode::FAILURE
-        }
-    }
+    vgpu_plugin::start(choices)
 }
 
 /// The vendors of this repository that were asked for, and ours.
-fn with_ours(known: Vec<Choice>, look: &LookArgs) -> Vec<Choice> {
-    let mut choices = known;
-    let host = Host { root: look.host_root.clone(), library: None };
+fn choices(args: &BackendArgs, settings: &Settings) -> anyhow::Result<Vec<Choice>> {
+    let mut choices = args.choices(settings)?;
+    let host = Host { root: args.look.host_root.clone(), library: None };
     choices.push(Choice { factory: Arc::new(AcmeFactory), host });
-    choices
+    Ok(choices)
 }
 
 /// Looks for Acme's cards.

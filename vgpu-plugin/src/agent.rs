@@ -22,6 +22,7 @@ use vgpu_node::{Node, NodeOptions, ResourceName, Watch};
 
 use crate::args::RunArgs;
 use crate::backends::Choice;
+use crate::children::{self, BackendConfig};
 use crate::config::{NodeConfig, Poll};
 use crate::http::{self, Pages};
 use crate::kubelet::KubeletEyes;
@@ -119,6 +120,7 @@ pub struct Agent {
     metrics_address: Option<SocketAddr>,
     poll: Poll,
     nvidia: NvidiaConfig,
+    backends: BTreeMap<String, BackendConfig>,
     watch: Option<Watch>,
     /// They hold the node, and with it the ledger's lock; dropping them ends them.
     tasks: JoinSet<()>,
@@ -133,6 +135,7 @@ impl Agent {
     pub async fn start(choices: Vec<Choice>, options: AgentOptions) -> anyhow::Result<Self> {
         let poll = options.config.poll;
         let nvidia = options.config.nvidia.clone();
+        let backends = options.config.backends.clone();
         let (offers, layouts) = (options.config.offers.clone(), options.config.layouts.clone());
         let node_options = node_options(&options)?;
         let registry = choices.into_iter().fold(Registry::new(), |r, c| r.with(c.factory, c.host));
@@ -174,6 +177,7 @@ impl Agent {
             metrics_address: None,
             poll,
             nvidia,
+            backends,
             tasks,
         };
         agent.tasks.spawn(serving.keep());
@@ -216,6 +220,9 @@ impl Agent {
         if config.nvidia != self.nvidia {
             tracing::warn!("the nvidia part comes into effect with the next start");
         }
+        if config.backends != self.backends {
+            tracing::warn!("where backends run comes into effect with the next start");
+        }
         let node = self.node.clone();
         let applied =
             tokio::task::spawn_blocking(move || node.configure(&config.offers, &config.layouts));
@@ -253,6 +260,7 @@ impl std::fmt::Debug for Agent {
 pub fn run(choices: Vec<Choice>, args: RunArgs) -> anyhow::Result<()> {
     logs::start(args.log_format);
     let config = NodeConfig::read(&args.config)?;
+    let (choices, children) = children::place(choices, &config, &args.backends)?;
     let options = AgentOptions {
         hook: hook(args.hook_dir.as_deref())?,
         host_root: args.backends.look.host_root.clone(),
@@ -265,8 +273,11 @@ pub fn run(choices: Vec<Choice>, args: RunArgs) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let end = runtime.block_on(until_the_end(choices, options, &args.config))?;
+    let end = runtime.block_on(until_the_end(choices, options, &args.config));
     runtime.shutdown_timeout(Duration::from_secs(1));
+    // By hand: the program that takes this one's place would not know that they are its own.
+    children.iter().for_each(|child| child.end());
+    let end = end?;
     match end {
         End::Signal => Ok(()),
         End::DriverReplaced => Err(start_anew()),

@@ -1,12 +1,15 @@
 //! The command line of `vgpu-plugin`.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use vgpu_kubelet_plugin::KubeletPaths;
 
-use crate::backends::{BackendArgs, Choice, Settings};
+use crate::backends::{BackendArgs, Settings};
+use crate::nvidia::NvidiaConfig;
 
 /// The node agent of vgpu.
 #[derive(Debug, Parser)]
@@ -20,6 +23,9 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Serves one vendor's backend over standard input and output: the agent calls itself so.
+    #[command(hide = true)]
+    Backend(Box<ServeArgs>),
     /// Checks a configuration file and the offers in it, and says what is wrong.
     CheckConfig(Box<CheckArgs>),
     /// Serves the node until SIGTERM; SIGHUP reads the configuration again.
@@ -42,13 +48,34 @@ pub struct CheckArgs {
     pub backends: BackendArgs,
 }
 
-impl CheckArgs {
-    /// The vendors that were named, as the checked file sets them.
+/// Which backend to serve.
+#[derive(Debug, Clone, Args)]
+pub struct ServeArgs {
+    /// The vendor.
+    pub vendor: String,
+    /// The configuration's part on NVIDIA, as JSON.
+    #[arg(long, value_name = "JSON")]
+    pub nvidia: Option<String>,
+    /// Which vendors there are.
+    #[command(flatten)]
+    pub backends: BackendArgs,
+}
+
+impl ServeArgs {
+    /// The words by which a child has these settings.
     ///
     /// # Errors
-    /// A configuration or machine that cannot be read, a repeated name.
-    pub fn choices(&self) -> anyhow::Result<Vec<Choice>> {
-        self.backends.choices(&Settings::read(&self.file)?)
+    /// A path that is no text.
+    pub(crate) fn again(nvidia: &NvidiaConfig) -> anyhow::Result<[OsString; 2]> {
+        let text = serde_json::to_string(nvidia).context("nvidia.driverRoot is no text")?;
+        Ok(["--nvidia".into(), text.into()])
+    }
+
+    /// The settings that the parent has.
+    pub(crate) fn settings(&self) -> anyhow::Result<Settings> {
+        let Some(text) = &self.nvidia else { return Ok(Settings::default()) };
+        let nvidia: NvidiaConfig = serde_json::from_str(text).context("--nvidia")?;
+        Ok(Settings { nvidia: nvidia.options().map_err(anyhow::Error::msg)? })
     }
 }
 
@@ -91,14 +118,6 @@ pub struct RunArgs {
 }
 
 impl RunArgs {
-    /// The vendors that were asked for, set up as the configuration says.
-    ///
-    /// # Errors
-    /// A configuration or machine that cannot be read, a repeated name.
-    pub fn choices(&self) -> anyhow::Result<Vec<Choice>> {
-        self.backends.choices(&Settings::read(&self.config)?)
-    }
-
     /// Where the kubelet is.
     pub fn kubelet(&self) -> KubeletPaths {
         let mut paths = KubeletPaths::under(&self.kubelet_dir);

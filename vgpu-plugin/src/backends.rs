@@ -1,6 +1,6 @@
 //! Which vendors there are, by name; the one list that agent and command line share.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -171,6 +171,23 @@ impl BackendArgs {
             choices.extend(self.choice(*name, settings)?);
         }
         Ok(choices)
+    }
+
+    /// The arguments by which a child of this program has the same choices. Where a real backend
+    /// looks it is told when it is probed.
+    pub(crate) fn again(&self) -> Vec<OsString> {
+        let mut words = Vec::new();
+        let mut say = |flag: &str, value: &OsStr| words.extend([flag.into(), value.to_owned()]);
+        for name in &self.names {
+            say("--backend", name.to_string().as_ref());
+        }
+        say("--machine", self.machine.as_ref());
+        if let Some(state) = &self.machine_state {
+            // The child's folder is another.
+            let state = std::path::absolute(state).unwrap_or_else(|_| state.clone());
+            say("--machine-state", state.as_ref());
+        }
+        words
     }
 
     fn choice(&self, name: Name, settings: &Settings) -> anyhow::Result<Vec<Choice>> {

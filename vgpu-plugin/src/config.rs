@@ -1,5 +1,6 @@
 //! The node's configuration file: YAML, versioned, unknown fields refused.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use vgpu_core::{Error, ErrorKind, Result};
 use vgpu_node::{CardLayout, Offer};
 
 use crate::nvidia::NvidiaConfig;
+use crate::children::BackendConfig;
 
 /// The only version that this agent reads.
 pub const API_VERSION: &str = "vgpu.dev/v1alpha1";
@@ -37,6 +39,9 @@ pub struct NodeConfig {
     /// NVIDIA's driver, as containers get it.
     #[serde(default)]
     pub nvidia: NvidiaConfig,
+    /// Where backends run, by vendor; those that are not named run in the agent's own process.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub backends: BTreeMap<String, BackendConfig>,
 }
 
 /// How often things are looked at, in seconds.
@@ -116,6 +121,9 @@ impl NodeConfig {
             }
         }
         config.nvidia.options().map_err(invalid)?;
+        for (vendor, backend) in &config.backends {
+            backend.check(vendor).map_err(invalid)?;
+        }
         let mut names: Vec<&str> = config.offers.iter().map(|o| o.resource.as_str()).collect();
         names.sort_unstable();
         if let Some(twice) = names.windows(2).find(|w| w[0] == w[1]) {
@@ -162,6 +170,10 @@ nvidia:
   driverRoot: /run/nvidia/driver
   capabilities: [compute, graphics]
   delivery: hookless
+backends:
+  nvidia: {process: child, memory: 2Gi, callSeconds: 120}
+  hygon: {process: in-process}
+  acme: {command: [/opt/acme/vgpu-backend, --quiet]}
 ";
 
     #[test]
@@ -172,6 +184,8 @@ nvidia:
         let options = config.nvidia.options().expect("sound");
         assert_eq!(options.driver_root, Path::new("/run/nvidia/driver"));
         assert_eq!(options.delivery, vgpu_backend_nvidia::Delivery::Hookless);
+        assert!(config.backends["nvidia"].is_child() && config.backends["acme"].is_child());
+        assert!(!config.backends["hygon"].is_child());
     }
 
     #[test]
@@ -199,6 +213,15 @@ nvidia:
             ("count: 4", "count: 0", "nonzero"),
             ("  scheme: mig\n", "", "scheme"),
             ("kind: slice\n  profile: 1g.10gb", "kind: whole", "lifecycle pooled"),
+            ("process: child", "process: thread", "in-process"),
+            ("memory: 2Gi", "memory: 2", "memory"),
+            ("memory: 2Gi", "memory: 2Mi", "at least 64Mi"),
+            ("callSeconds: 120", "callSeconds: 0", "callSeconds"),
+            ("process: child, memory", "memory", "write process: child"),
+            ("in-process}", "in-process, command: [/bin/x]}", "in a process of its own"),
+            ("[/opt/acme/vgpu-backend", "[vgpu-backend", "absolute"),
+            ("[/opt/acme/vgpu-backend, --quiet]", "[]", "command"),
+            ("  acme:", "  Acme Corp:", "small letters"),
         ] {
             assert!(GOOD.contains(change), "{change}");
             let e = NodeConfig::parse(&GOOD.replacen(change, to, 1)).expect_err(to);

@@ -4,6 +4,7 @@
 //! | module | holds |
 //! | --- | --- |
 //! | [`args`], [`backends`], [`config`] | what it is told |
+//! | [`children`] | backends in processes of their own |
 //! | [`agent`] | the agent: node, kubelet, signals, until its end |
 //! | `resource`, `kubelet` | one resource as the kubelet sees it, and what the kubelet knows |
 //! | [`sockets`] | for the hook program and for `vgpu claims` |
@@ -13,6 +14,7 @@
 pub mod agent;
 pub mod args;
 pub mod backends;
+pub mod children;
 pub mod config;
 mod dry_run;
 mod http;
@@ -21,6 +23,7 @@ mod lists;
 mod logs;
 mod metrics;
 pub mod nvidia;
+mod program;
 mod resource;
 mod runtime;
 pub mod sockets;
@@ -28,3 +31,4 @@ pub mod sockets;
 pub use agent::{Agent, AgentOptions, RuntimeCheck, run};
 pub use dry_run::check_config;
 pub use logs::complain;
+pub use program::start;

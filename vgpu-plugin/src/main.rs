@@ -3,25 +3,8 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-use vgpu_plugin::args::{Cli, Command};
-use vgpu_plugin::{check_config, run};
+use vgpu_plugin::backends::BackendArgs;
 
 fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
-        Command::CheckConfig(args) => check_config(|| args.choices(), &args),
-        Command::Run(mut args) => {
-            // What daemons need lies with the rest of the agent's state.
-            let folder = args.state_dir.join("mps");
-            args.backends.look.mps_dir.get_or_insert(folder);
-            args.choices().and_then(|choices| run(choices, *args))
-        }
-    };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            vgpu_plugin::complain(&error);
-            ExitCode::FAILURE
-        }
-    }
+    vgpu_plugin::start(BackendArgs::choices)
 }

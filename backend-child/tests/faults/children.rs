@@ -61,7 +61,8 @@ pub(crate) fn run(mode: &str) -> ExitCode {
             std::process::exit(3);
         }
         "closed output" => {
-            drop(rustix::stdio::dup2_stdout(std::fs::File::open("/dev/null").expect("a file")));
+            let elsewhere = std::fs::File::open("/dev/null").expect("a file");
+            rustix::stdio::dup2_stdout(elsewhere).expect("it is closed");
             forever();
         }
         probe => return serve(Odd(probe.to_owned()), "1"),
@@ -99,7 +100,7 @@ impl BackendFactory for Odd {
                 }
             }
             "print" => {
-                println!("libacme 4.2\nis {}", "chatty ".repeat(10_000));
+                say(format!("libacme 4.2\nis {}\n", "chatty ".repeat(10_000)).as_bytes());
                 machine().probe(host)
             }
             "flood" => {
