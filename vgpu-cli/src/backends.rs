@@ -1,5 +1,6 @@
 //! Backends by name, and where each one looks.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use vgpu_core::{Backend, BackendFactory, Host, Probe};
 pub(crate) use vgpu_plugin::backends::Name;
 use vgpu_plugin::backends::{LookArgs, Settings};
 
+use crate::child::Fresh;
 use crate::failure::Failure;
 use crate::input;
 
@@ -24,6 +26,10 @@ pub(crate) struct Sources {
     /// Where an agent's scripted machine keeps its state: look at that one as it is now.
     #[arg(long, value_name = "FILE")]
     pub(crate) machine_state: Option<PathBuf>,
+    /// Run each backend in a process of its own, so that a library that crashes or hangs is told and
+    /// hurts nothing else.
+    #[arg(long)]
+    pub(crate) child: bool,
 }
 
 impl Sources {
@@ -49,6 +55,16 @@ impl Sources {
 
     /// The factory of a backend, and the host on which it looks.
     pub(crate) fn factory(&self, name: Name) -> Result<(Arc<dyn BackendFactory>, Host), Failure> {
+        let (factory, host) = self.own(name)?;
+        if !self.child {
+            return Ok((factory, host));
+        }
+        let machine = self.machine.iter().filter(|_| name == Name::Mock);
+        let words = machine.flat_map(|machine| ["--machine".into(), absolute(machine)]);
+        Ok((Arc::new(Fresh::new(name, words)), host))
+    }
+
+    fn own(&self, name: Name) -> Result<(Arc<dyn BackendFactory>, Host), Failure> {
         if let Some(choice) = self.look.real(name, &Settings::default()) {
             return Ok((choice.factory, choice.host));
         }
@@ -91,6 +107,14 @@ impl Sources {
                 .at(format!("--machine {}", self.machine.as_deref().unwrap_or_default()))
                 .so("correct the description of the machine")
         })
+    }
+}
+
+/// A preset, or a file by a name that a process in another folder finds too.
+fn absolute(machine: &str) -> OsString {
+    match machine.parse::<Preset>() {
+        Ok(_) => machine.into(),
+        Err(_) => std::path::absolute(machine).map_or_else(|_| machine.into(), Into::into),
     }
 }
 

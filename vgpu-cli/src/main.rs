@@ -6,6 +6,7 @@
 
 mod answer;
 mod backends;
+mod child;
 mod claims;
 mod conformance;
 mod demo;
@@ -25,6 +26,10 @@ use crate::answer::Done;
 
 fn main() -> ExitCode {
     match Cli::try_parse() {
+        Ok(Cli { command: Command::Backend(args) }) => match child::be(&args) {
+            Ok(code) => code,
+            Err(failure) => answer::finish(Err(failure)),
+        },
         Ok(cli) => answer::finish(cli.command.run()),
         Err(error) => answer::usage(&error),
     }
@@ -40,6 +45,8 @@ struct Cli {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    #[command(hide = true)]
+    Backend(Box<child::Args>),
     Claims(claims::Args),
     #[command(subcommand)]
     Conformance(conformance::Command),
@@ -56,6 +63,7 @@ enum Command {
 impl Command {
     fn run(&self) -> Done {
         match self {
+            Self::Backend(_) => unreachable!("it answers to no person, and is taken by `main`"),
             Self::Claims(args) => claims::run(args),
             Self::Conformance(command) => conformance::run(command),
             Self::Demo => demo::run(),

@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use vgpu_backend_mock::{Defect, MockFixture};
+use strum::IntoEnumIterator as _;
+use vgpu_backend_mock::{Defect, MachineSpec, MockFixture, Preset};
 use vgpu_conformance::{Fixture, Permission};
 
 use crate::backends::Name;
+use crate::conformance::in_child::InChild;
 use crate::conformance::real::RealFixture;
 use crate::conformance::{Subject, unusable};
 use crate::failure::Failure;
@@ -43,9 +45,21 @@ pub(super) fn of(subject: &Subject, manner: Manner) -> Result<Vec<Box<dyn Fixtur
             .at("--defect")
             .so("use `--backend mock` alone, or leave --defect out"));
     }
+    if defect.is_some() && sources.child {
+        return Err(Failure::input(
+            "a defect is planted in this process, and --child runs another",
+        )
+        .at("--defect")
+        .so("leave one of the two out"));
+    }
     let mut fixtures: Vec<Box<dyn Fixture>> = Vec::new();
     for name in backends {
-        if *name == Name::Mock {
+        if *name == Name::Mock && sources.child {
+            for (name, spec) in machines(subject)? {
+                let fixture = InChild::new(&name, spec, patience).map_err(|e| unusable(&e))?;
+                fixtures.push(Box::new(fixture));
+            }
+        } else if *name == Name::Mock {
             for fixture in scripted(subject)? {
                 let fixture = fixture.with_patience(patience);
                 let fixture = match defect {
@@ -63,12 +77,15 @@ pub(super) fn of(subject: &Subject, manner: Manner) -> Result<Vec<Box<dyn Fixtur
 }
 
 fn scripted(subject: &Subject) -> Result<Vec<MockFixture>, Failure> {
-    let made = match &subject.sources.machine {
-        None => MockFixture::all(),
-        Some(name) => {
-            let spec = subject.sources.machine_spec()?;
-            MockFixture::new(&format!("mock-{name}"), spec).map(|one| vec![one])
-        }
-    };
-    made.map_err(|error| unusable(&error))
+    let made = machines(subject)?.into_iter().map(|(name, spec)| MockFixture::new(&name, spec));
+    made.collect::<Result<_, _>>().map_err(|error| unusable(&error))
+}
+
+/// The machines that are asked for, by the names of their fixtures.
+fn machines(subject: &Subject) -> Result<Vec<(String, MachineSpec)>, Failure> {
+    if let Some(name) = &subject.sources.machine {
+        return Ok(vec![(format!("mock-{name}"), subject.sources.machine_spec()?)]);
+    }
+    let all = Preset::iter().filter(|preset| *preset != Preset::Empty);
+    Ok(all.map(|preset| (format!("mock-{preset}"), preset.spec())).collect())
 }

@@ -1,6 +1,7 @@
 //! `vgpu conformance`: whether a backend keeps the promises of the core's traits.
 
 mod fixtures;
+mod in_child;
 mod real;
 
 use std::path::PathBuf;
