@@ -38,7 +38,7 @@ pub enum Replaced {
 }
 
 impl ChildOptions {
-    /// 15 s for hello, 60 s for a call, no limit of memory, pauses from 1 s to 60 s, started anew
+    /// 15 s for hello, 60 s for a call, no limit of memory, pauses from 1 s to 15 s, started anew
     /// when the driver was replaced.
     pub fn new(program: impl Into<PathBuf>) -> Self {
         Self {
@@ -48,7 +48,7 @@ impl ChildOptions {
             hello: Duration::from_secs(15),
             call: Duration::from_secs(60),
             memory: None,
-            pause: (Duration::from_secs(1), Duration::from_secs(60)),
+            pause: (Duration::from_secs(1), Duration::from_secs(15)),
             replaced: Replaced::Restart,
         }
     }

@@ -5,126 +5,14 @@
 mod stage;
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
+use stage::program::{Program, allocatable, claims, configure, stage, up};
 use stage::raw::socket_of;
-use stage::{
-    DCU, GPU, GUARD, MEM, MIG, Stage, cdi_name, config_text, eventually, facts, folder, mixed,
-};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use vgpu_backend_mock::{Action, At, Machine, Op, Preset, Rule};
-use vgpu_kubelet_plugin::fake::FakeKubelet;
-use vgpu_plugin::sockets::{ClaimsReply, SocketPaths};
-
-/// A stage whose machine is in a file, so that the program uses it too.
-fn stage() -> (Stage, PathBuf) {
-    let mut stage = Stage::new(Preset::Mixed);
-    let file = stage.dir.path().join("machine.json");
-    stage.machine = Machine::open(&file, Preset::Mixed).expect("a machine");
-    stage.write_boot_id();
-    (stage, file)
-}
-
-/// The program. It is killed where a test fails.
-struct Program {
-    child: Child,
-    log: PathBuf,
-}
-
-impl Program {
-    fn start(stage: &Stage, machine: &Path) -> Self {
-        let dir = stage.dir.path();
-        let log = dir.join("log");
-        let file = std::fs::File::options().create(true).append(true).open(&log).expect("a log");
-        let child = Command::new(env!("CARGO_BIN_EXE_vgpu-plugin"))
-            .arg("run")
-            .args(["--backend", "mock", "--machine", "mixed", "--machine-state"])
-            .arg(machine)
-            .arg("--config")
-            .arg(dir.join("node.yaml"))
-            .arg("--kubelet-dir")
-            .arg(dir.join("k"))
-            .arg("--cdi-dir")
-            .arg(stage.cdi_dir())
-            .arg("--state-dir")
-            .arg(stage.state_dir())
-            .arg("--host-root")
-            .arg(dir.join("root"))
-            .arg("--hook-dir")
-            .arg(dir)
-            .env("VGPU_LOG", "info")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(file)
-            .spawn()
-            .expect("the program starts");
-        Self { child, log }
-    }
-
-    fn signal(&self, signal: rustix::process::Signal) {
-        let pid = i32::try_from(self.child.id()).expect("a pid");
-        let pid = rustix::process::Pid::from_raw(pid).expect("not 0");
-        rustix::process::kill_process(pid, signal).expect("it runs");
-    }
-
-    /// Waits for its end.
-    async fn ended(&mut self) -> ExitStatus {
-        let until = Instant::now() + GUARD;
-        loop {
-            if let Some(status) = self.child.try_wait().expect("it is ours") {
-                return status;
-            }
-            assert!(Instant::now() < until, "it does not end:\n{}", self.log());
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    }
-
-    fn log(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap_or_default()
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if std::thread::panicking() {
-            println!("the program's log:\n{}", self.log());
-        }
-    }
-}
-
-fn configure(stage: &Stage, offers: &str) {
-    std::fs::write(stage.dir.path().join("node.yaml"), config_text(offers)).expect("written");
-    std::fs::write(stage.dir.path().join("vgpu-hook"), "").expect("written");
-}
-
-async fn allocatable(stage: &Stage, resource: &str, count: usize, program: &Program) {
-    let waited = stage.kubelet.wait_allocatable(resource, count).await;
-    waited.unwrap_or_else(|e| panic!("{e}\n{}", program.log()));
-}
-
-/// Waits until each resource of the mixed machine is there to be had.
-async fn up(stage: &Stage, program: &Program) {
-    allocatable(stage, DCU, 8, program).await;
-    for resource in [GPU, MIG, MEM] {
-        let some = |k: &FakeKubelet| k.allocatable(resource) > 0;
-        let waited = stage.kubelet.wait_until(resource, some).await;
-        waited.unwrap_or_else(|e| panic!("{e}\n{}", program.log()));
-    }
-}
-
-/// What the program says of its claims.
-async fn claims(stage: &Stage) -> Option<ClaimsReply> {
-    let socket = SocketPaths::under(&stage.state_dir()).claims;
-    let mut stream = tokio::net::UnixStream::connect(socket).await.ok()?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text).await.ok()?;
-    serde_json::from_str(&text).ok()
-}
+use stage::{DCU, MEM, cdi_name, config_text, eventually, facts, folder, mixed};
+use tokio::io::AsyncWriteExt as _;
+use vgpu_backend_mock::{Action, At, Op, Rule};
+use vgpu_plugin::sockets::SocketPaths;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_is_killed_and_started_again_and_ends_in_order() {

@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of this module")]
 #![allow(clippy::print_stdout, reason = "seeds are told")]
 
+pub mod program;
 pub mod raw;
 
 use std::collections::{BTreeMap, BTreeSet};
