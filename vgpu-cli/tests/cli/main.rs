@@ -1,6 +1,7 @@
 //! The command `vgpu` from outside: every command, its answers against the published schemas, and its
 //! mistakes.
 
+mod child;
 mod conformance;
 mod devices;
 mod edits;
