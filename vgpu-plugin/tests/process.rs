@@ -1,6 +1,5 @@
 //! The program itself, as a process that is signalled, killed, and ended between two vendor calls.
 
-#![expect(clippy::print_stdout, reason = "seeds and what is skipped are told")]
 
 mod stage;
 
