@@ -1,6 +1,5 @@
 //! The program itself, as a process that is signalled, killed, and ended between two vendor calls.
 
-
 mod stage;
 
 use std::io::Write as _;
