@@ -66,7 +66,13 @@ pub(crate) struct Unknown {
 
 impl From<&Host> for Place {
     fn from(host: &Host) -> Self {
-        Self { root: host.root.clone(), library: host.library.clone() }
+        // The child's folder is another. The name of a library alone is searched for.
+        let whole = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        let library = host.library.as_ref().map(|library| match library.components().count() {
+            1 => library.clone(),
+            _ => whole(library),
+        });
+        Self { root: whole(&host.root), library }
     }
 }
 
@@ -118,5 +124,22 @@ pub(crate) fn name(call: &Call) -> &'static str {
         Call::Usage(_) => "usage",
         Call::Wait(_) => "wait",
         _ => "call",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_found_from_another_folder() {
+        let here = std::env::current_dir().expect("a folder");
+        let host = Host { root: "tree".into(), library: Some("lib/libacme.so".into()) };
+        let place = Place::from(&host);
+        assert_eq!(place.root, here.join("tree"));
+        assert_eq!(place.library, Some(here.join("lib/libacme.so")));
+        let host = Host { root: "/".into(), library: Some("libacme.so.1".into()) };
+        let place = Place::from(&host);
+        assert_eq!((place.root.to_str(), place.library), (Some("/"), host.library));
     }
 }

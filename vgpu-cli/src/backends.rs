@@ -61,7 +61,7 @@ impl Sources {
         }
         let machine = self.machine.iter().filter(|_| name == Name::Mock);
         let words = machine.flat_map(|machine| ["--machine".into(), absolute(machine)]);
-        Ok((Arc::new(Fresh::new(name, words)), host))
+        Ok((Arc::new(Fresh::new(name, self.look.again().into_iter().chain(words))), host))
     }
 
     fn own(&self, name: Name) -> Result<(Arc<dyn BackendFactory>, Host), Failure> {

@@ -107,6 +107,24 @@ impl LookArgs {
         Some(Choice { factory, host: self.host(library) })
     }
 
+    /// The arguments by which a child of this program has the same backends, beyond what a probe
+    /// tells it. It is there for libraries that this process would not survive.
+    pub fn again(&self) -> Vec<OsString> {
+        let mut words = vec![OsString::from("--hydmi-here")];
+        for (flag, path) in [
+            ("--mps-control", named(self.mps_control.as_ref())),
+            ("--mps-dir", self.mps_dir.clone()),
+            ("--rocm-smi-library", named(self.rocm_smi_library.as_ref())),
+        ] {
+            let Some(path) = path else { continue };
+            // The child's folder is another; a bare name is searched for.
+            let bare = path.components().count() == 1;
+            let found = if bare { None } else { std::path::absolute(&path).ok() };
+            words.extend([flag.into(), found.unwrap_or(path).into()]);
+        }
+        words
+    }
+
     fn nvidia_options(&self, settings: &Settings) -> NvidiaOptions {
         let mut options = settings.nvidia.clone();
         options.mps.program = named(self.mps_control.as_ref());
@@ -176,7 +194,7 @@ impl BackendArgs {
     /// The arguments by which a child of this program has the same choices. Where a real backend
     /// looks it is told when it is probed.
     pub(crate) fn again(&self) -> Vec<OsString> {
-        let mut words = Vec::new();
+        let mut words = self.look.again();
         let mut say = |flag: &str, value: &OsStr| words.extend([flag.into(), value.to_owned()]);
         for name in &self.names {
             say("--backend", name.to_string().as_ref());
