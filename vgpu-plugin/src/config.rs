@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use vgpu_core::{Error, ErrorKind, Result};
 use vgpu_node::{CardLayout, Offer};
 
-use crate::nvidia::NvidiaConfig;
 use crate::children::BackendConfig;
+use crate::nvidia::NvidiaConfig;
 
 /// The only version that this agent reads.
 pub const API_VERSION: &str = "vgpu.dev/v1alpha1";
