@@ -59,9 +59,13 @@ impl Sources {
         if !self.child {
             return Ok((factory, host));
         }
-        let machine = self.machine.iter().filter(|_| name == Name::Mock);
-        let words = machine.flat_map(|machine| ["--machine".into(), absolute(machine)]);
-        Ok((Arc::new(Fresh::new(name, self.look.again().into_iter().chain(words))), host))
+        let mut words = self.look.again();
+        if name == Name::Mock {
+            let machine = self.machine.iter().map(|machine| ("--machine", absolute(machine)));
+            let state = self.machine_state.iter().map(|file| ("--machine-state", whole(file)));
+            words.extend(machine.chain(state).flat_map(|(flag, value)| [flag.into(), value]));
+        }
+        Ok((Arc::new(Fresh::new(name, words)), host))
     }
 
     fn own(&self, name: Name) -> Result<(Arc<dyn BackendFactory>, Host), Failure> {
@@ -114,8 +118,12 @@ impl Sources {
 fn absolute(machine: &str) -> OsString {
     match machine.parse::<Preset>() {
         Ok(_) => machine.into(),
-        Err(_) => std::path::absolute(machine).map_or_else(|_| machine.into(), Into::into),
+        Err(_) => whole(Path::new(machine)),
     }
+}
+
+fn whole(path: &Path) -> OsString {
+    std::path::absolute(path).map_or_else(|_| path.into(), Into::into)
 }
 
 /// A preset's description, or what a file says.
