@@ -1,6 +1,6 @@
 //! Figures of the backend over the fake library: discovery, edits, a limit on a container.
 //!
-//! `FAKE_NVML=h200x8 nvidia_figures LIBRARY`; the fake answers at once, so that no vendor's time is in them. With
+//! `FAKE_NVML=h200x8 nvidia_figures LIBRARY`, `FAKE_NVML=h100-mig` for MIG; the fake answers at once, so that no vendor's time is in them. With
 //! driver 615 (`FAKE_NVML` naming a scenario file) the limit of a cgroup is timed as well.
 
 use std::fs;
@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use vgpu_backend_nvidia::NvidiaFactory;
+use vgpu_backend_nvidia::{LoadedNvml, MemorySlices, MigApi, NvidiaFactory};
 use vgpu_core::cdi::{self, Kind, RenderOptions};
 use vgpu_core::{
-    Backend, BackendFactory, Bytes, ClaimId, Container, ContainerEdits, Device, Error, Grant, Host,
-    Probe, Scheme, Size, Sizing, Target, TrustDomain,
+    Backend, BackendFactory, Bytes, ClaimId, Container, ContainerEdits, CreateOrder, Device, Error,
+    Grant, Host, Placement, Probe, Scheme, Shape, Size, Sizing, Target, TrustDomain,
 };
 
 const ROUNDS: usize = 300;
@@ -49,6 +49,9 @@ fn measure(library: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let device = scan.devices.first().ok_or("no card")?;
     say(&format!("scan of {} cards", scan.devices.len()), &times(|| backend.scan().map(drop))?);
     say("health of one card", &times(|| backend.check(&device.id).map(drop))?);
+    if device.scheme(&Scheme::MIG).is_ok_and(|info| info.mode.active) {
+        return instances(&*backend, device, library);
+    }
     let target = Target { claim: ClaimId::new("claim-1")?, grant: Grant::Whole(device.id.clone()) };
     let targets = [target];
     say("edits of a whole card", &times(|| backend.edits(&targets).map(drop))?);
@@ -56,6 +59,55 @@ fn measure(library: &Path) -> Result<(), Box<dyn std::error::Error>> {
     say("CDI of them: rendered, validated, as text", &times(|| text(&edits).map(drop))?);
     say_text(&format!("CDI: {} bytes, {} mounts", text(&edits)?.len(), edits.mounts.len()));
     limit(&*backend, device)
+}
+
+/// Making and unmaking a MIG instance, by the backend and by the driver's four calls alone.
+fn instances(
+    backend: &dyn Backend,
+    device: &Device,
+    library: &Path,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let Sizing::Profiles(table) = &device.scheme(&Scheme::MIG)?.sizing else {
+        return Err("MIG has no profiles".into());
+    };
+    let profile = table.first().ok_or("no profile")?;
+    let slots = *profile.placements.first().ok_or("no place")?;
+    let shape = Shape::Profile(profile.id.clone());
+    let claim = ClaimId::new("claim-1")?;
+    let placement = Placement::Slots(slots);
+    let order = CreateOrder::admit(device, &Scheme::MIG, shape, placement, claim)?;
+    let (mut made, mut unmade, mut listed) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let start = Instant::now();
+        let part = backend.create(&order)?;
+        made.push(start.elapsed());
+        let start = Instant::now();
+        backend.partitions(&device.id)?;
+        listed.push(start.elapsed());
+        let start = Instant::now();
+        backend.destroy(&part.id)?;
+        unmade.push(start.elapsed());
+    }
+    say("MIG: create", &made);
+    say("MIG: list", &listed);
+    say("MIG: destroy", &unmade);
+    let nvml = LoadedNvml::load(library)?;
+    let profile = nvml.gpu_instance_profile(0, 0)?.id;
+    let place = MemorySlices { start: slots.start, size: slots.len };
+    let (mut made, mut unmade) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let start = Instant::now();
+        let gpu = nvml.create_gpu_instance(0, profile, place)?.id;
+        let compute = nvml.create_compute_instance(0, gpu, 0)?;
+        made.push(start.elapsed());
+        let start = Instant::now();
+        nvml.destroy_compute_instance(0, gpu, compute)?;
+        nvml.destroy_gpu_instance(0, gpu)?;
+        unmade.push(start.elapsed());
+    }
+    say("MIG: the driver's calls of a create alone", &made);
+    say("MIG: the driver's calls of a destroy alone", &unmade);
+    Ok(())
 }
 
 /// Where the driver has limits of cgroups.
