@@ -17,6 +17,7 @@ use vgpu_core::{Device, Error, ErrorKind, Partition, ProfileId, Result};
 
 use crate::absence::{Absence, AbsenceOptions};
 use crate::claim::{self, Claim, ClaimRecord, Claims, GrantRecord, Stage, Wanted};
+use crate::fits;
 use crate::health::{HealthOptions, HealthPolicy};
 use crate::inventory::{Inventory, Presence, Registry, Snapshot};
 use crate::lanes::Lanes;
@@ -239,8 +240,8 @@ impl Node {
     /// Opens a claim on ids that the kubelet says are free.
     ///
     /// # Errors
-    /// `Invalid` for ids that were never advertised, for units on several cards, or for a number of
-    /// units beyond the offer's bounds; the message is what the pod's author reads.
+    /// `Invalid` for ids that were never advertised, for units on several cards, for two ids of one
+    /// card of a distinct offer, or for a number of units beyond the offer's bounds; the message is what the pod's author reads.
     pub fn allocate(&self, resource: &ResourceName, ids: &[SlotId]) -> Result<Allocation> {
         let unique: BTreeSet<SlotId> = ids.iter().cloned().collect();
         if unique.len() != ids.len() || ids.is_empty() {
@@ -256,7 +257,7 @@ impl Node {
             let why = format!("{resource} is not offered any more; remove the request");
             Error::new(ErrorKind::Invalid, why)
         })?;
-        if let Err(why) = fits_offer(found, &unique) {
+        if let Err(why) = fits::fits(found, &unique) {
             return Err(self.with_free_units(&state, &snapshot, found, why));
         }
         let record = ClaimRecord {
@@ -518,32 +519,6 @@ fn views<'v>(
             (id.clone(), CardView { device: &card.device, open, foreign, ailing, pooled })
         })
         .collect()
-}
-
-/// Whether ids are such as the offer has, together.
-fn fits_offer(resource: &Resource, ids: &BTreeSet<SlotId>) -> std::result::Result<(), String> {
-    let name = &resource.offer.resource;
-    if let Some(id) = ids.iter().find(|id| resource.slots(id).is_none()) {
-        return Err(format!(
-            "{id} is no id of {name} as it is offered now; if a pod that had it has just ended, make \
-             the pod anew"
-        ));
-    }
-    let OfferKind::Unit { bounds, .. } = &resource.offer.kind else { return Ok(()) };
-    let cards: BTreeSet<&DeviceId> = ids.iter().map(|id| &id.device).collect();
-    let count = ids.len() as u64;
-    if cards.len() > 1 {
-        return Err(format!(
-            "{count} units of {name} lie on {} cards and a container's units must be on one; ask \
-             for as many as one card has free",
-            cards.len()
-        ));
-    }
-    if count < bounds.smallest || count > bounds.largest {
-        let (least, most) = (bounds.smallest, bounds.largest);
-        return Err(format!("{count} units of {name} were asked; it allows {least} to {most}"));
-    }
-    Ok(())
 }
 
 /// What the ids of a claim ask of each card.

@@ -74,6 +74,9 @@ pub struct Offer {
     pub policy: Policy,
     /// When parts are made.
     pub lifecycle: Lifecycle,
+    /// Whether a container's ids must be of different cards: two of one card are refused, rather than
+    /// made one larger part or one turn of double weight. A refusal fails the pod's admission.
+    pub distinct: bool,
 }
 
 /// When parts are made.
@@ -159,6 +162,8 @@ struct RawOffer {
     policy: Policy,
     #[serde(default, skip_serializing_if = "is_default")]
     lifecycle: Lifecycle,
+    #[serde(default, skip_serializing_if = "is_default")]
+    distinct: bool,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -179,14 +184,14 @@ impl TryFrom<RawOffer> for Offer {
             None => TrustDomain::new("default").expect("a word"),
         };
         let (select, schemes, minimum, policy) = (raw.select, raw.schemes, raw.minimum, raw.policy);
-        let lifecycle = raw.lifecycle;
+        let (lifecycle, distinct) = (raw.lifecycle, raw.distinct);
         let by_profile = matches!(kind, OfferKind::Slice(Slice::Profile(_)));
         if lifecycle == Lifecycle::Pooled && !by_profile {
             return Err(format!(
                 "offer {resource}: lifecycle pooled is for slices with a profile; layouts make nothing else"
             ));
         }
-        Ok(Self { resource, select, kind, schemes, minimum, domain, policy, lifecycle })
+        Ok(Self { resource, select, kind, schemes, minimum, domain, policy, lifecycle, distinct })
     }
 }
 
@@ -200,6 +205,7 @@ impl From<Offer> for RawOffer {
             domain: Some(offer.domain),
             policy: offer.policy,
             lifecycle: offer.lifecycle,
+            distinct: offer.distinct,
             ..Self::default()
         };
         match offer.kind {
@@ -238,6 +244,7 @@ fn kind(raw: &RawOffer) -> Result<OfferKind, String> {
         ("compute", raw.compute.is_some()),
         ("smallest", raw.smallest.is_some()),
         ("largest", raw.largest.is_some()),
+        ("distinct", raw.distinct),
     ]
     .into_iter()
     .filter_map(|(key, there)| there.then_some(key))
@@ -249,7 +256,7 @@ fn kind(raw: &RawOffer) -> Result<OfferKind, String> {
     match raw.kind.as_str() {
         "whole" => only(&[]).map(|()| OfferKind::Whole),
         "slice" => {
-            only(&["slots", "profile", "size"])?;
+            only(&["slots", "profile", "size", "distinct"])?;
             slice(raw).map(OfferKind::Slice)
         }
         "unit" => {
@@ -346,6 +353,7 @@ mod tests {
         for json in [
             r#"{"resource":"vgpu.dev/gpu","kind":"whole"}"#,
             r#"{"resource":"vgpu.dev/eighth","kind":"slice","slots":8,"schemes":["time-slice"]}"#,
+            r#"{"resource":"vgpu.dev/turn","kind":"slice","slots":8,"distinct":true}"#,
             r#"{"resource":"vgpu.dev/mig-1g","kind":"slice","profile":"1g.18gb"}"#,
             r#"{"resource":"vgpu.dev/mlu","kind":"slice","size":{"memory":"4Gi","computePercent":25}}"#,
             r#"{"resource":"vgpu.dev/mem","kind":"unit","unit":"1Gi","largest":32,"policy":"spread"}"#,
@@ -366,6 +374,14 @@ mod tests {
             (r#"{"resource":"vgpu.dev/-","kind":"whole"}"#, "63"),
             (r#"{"resource":"vgpu.dev/a","kind":"half"}"#, "whole, slice or unit"),
             (r#"{"resource":"vgpu.dev/a","kind":"whole","slots":2}"#, "does not belong"),
+            (
+                r#"{"resource":"vgpu.dev/a","kind":"whole","distinct":true}"#,
+                "distinct does not belong",
+            ),
+            (
+                r#"{"resource":"vgpu.dev/a","kind":"unit","unit":"1Gi","largest":2,"distinct":true}"#,
+                "distinct does not belong",
+            ),
             (r#"{"resource":"vgpu.dev/a","kind":"slice"}"#, "needs slots"),
             (r#"{"resource":"vgpu.dev/a","kind":"slice","slots":0}"#, "from 1 to"),
             (r#"{"resource":"vgpu.dev/a","kind":"slice","slots":4294967295}"#, "from 1 to"),

@@ -38,17 +38,24 @@ pub fn prefer(resource: &Resource, ask: &Preference<'_>) -> Vec<SlotId> {
     }
     let Some(missing) = ask.count.checked_sub(must.len()) else { return Vec::new() };
     let on: BTreeSet<&DeviceId> = must.iter().map(|id| &id.device).collect();
+    let policy = resource.offer.policy;
     let chosen = match (&resource.offer.kind, on.len()) {
+        // Two of `must` on one card are refused in any case; a hint would not help.
+        (_, cards) if resource.offer.distinct => {
+            let apart = apart(&groups, &on, missing, policy);
+            apart.filter(|_| cards == must.len())
+        }
         (OfferKind::Whole, _) => nearest(&groups, &on, ask.links, missing),
-        (_, 0) => one_card(&groups, missing, resource.offer.policy),
+        (_, 0) => one_card(&groups, missing, policy),
         (_, 1) => groups
             .iter()
             .find(|(device, ids)| on.contains(*device) && ids.len() >= missing)
             .map(|(_, ids)| ids[..missing].to_vec()),
         _ => None,
     };
-    let spread = !matches!(resource.offer.kind, OfferKind::Unit { .. });
-    let chosen = chosen.or_else(|| spread.then(|| fewest(&groups, &on, missing)).flatten());
+    let several =
+        !matches!(resource.offer.kind, OfferKind::Unit { .. }) && !resource.offer.distinct;
+    let chosen = chosen.or_else(|| several.then(|| fewest(&groups, &on, missing)).flatten());
     match chosen {
         Some(ids) => must.into_iter().chain(ids).cloned().collect(),
         None => Vec::new(),
@@ -67,6 +74,24 @@ fn one_card<'p>(
         Policy::Spread => fitting.rev().max_by_key(|ids| ids.len()),
     };
     best.map(|ids| ids[..missing].to_vec())
+}
+
+/// One id of each of so many cards: of the fullest ones when packing, the emptiest when spreading.
+fn apart<'p>(
+    groups: &BTreeMap<&DeviceId, Vec<&'p SlotId>>,
+    on: &BTreeSet<&DeviceId>,
+    missing: usize,
+    policy: Policy,
+) -> Option<Vec<&'p SlotId>> {
+    let others = groups.iter().filter(|(device, _)| !on.contains(*device));
+    let mut others: Vec<&[&SlotId]> = others.map(|(_, ids)| ids.as_slice()).collect();
+    match policy {
+        Policy::Binpack => others.sort_by_key(|ids| ids.len()),
+        Policy::Spread => others.sort_by_key(|ids| std::cmp::Reverse(ids.len())),
+    }
+    let ids: Vec<&SlotId> =
+        others.into_iter().filter_map(|ids| ids.first().copied()).take(missing).collect();
+    (ids.len() == missing).then_some(ids)
 }
 
 /// Whole cards, each next one nearest to those already chosen.
