@@ -56,7 +56,7 @@ impl Sources {
     /// The factory of a backend, and the host on which it looks.
     pub(crate) fn factory(&self, name: Name) -> Result<(Arc<dyn BackendFactory>, Host), Failure> {
         let (factory, host) = self.own(name)?;
-        if !self.child {
+        if !self.child && !self.look.wants_child(name) {
             return Ok((factory, host));
         }
         let mut words = self.look.again();

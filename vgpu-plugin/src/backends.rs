@@ -134,6 +134,16 @@ impl LookArgs {
         options
     }
 
+    /// Whether Hygon's cards are to be served by a child without anybody asking for it: a library of
+    /// theirs is there, and one that forks or ends its process is called in no other.
+    pub fn wants_child(&self, name: Name) -> bool {
+        name == Name::Hygon
+            && !self.hydmi_here
+            && (named(self.hydmi_library.as_ref()).is_some()
+                || named(self.rocm_smi_library.as_ref()).is_some()
+                || HygonFactory::library_below(&self.host_root).is_some())
+    }
+
     fn hygon_options(&self) -> HygonOptions {
         HygonOptions {
             rocm_smi: named(self.rocm_smi_library.as_ref()),
@@ -189,6 +199,12 @@ impl BackendArgs {
             choices.extend(self.choice(*name, settings)?);
         }
         Ok(choices)
+    }
+
+    /// Whether one of the backends that were chosen is this one.
+    pub(crate) fn serves(&self, name: Name) -> bool {
+        let names: &[Name] = if self.names.is_empty() { &Name::REAL } else { &self.names };
+        names.contains(&name)
     }
 
     /// The arguments by which a child of this program has the same choices. Where a real backend

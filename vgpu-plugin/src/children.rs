@@ -13,7 +13,7 @@ use vgpu_backend_child::{ChildFactory, ChildOptions, serve};
 use vgpu_core::{BackendFactory, Bytes, Host, Vendor};
 
 use crate::args::ServeArgs;
-use crate::backends::{BackendArgs, Choice};
+use crate::backends::{BackendArgs, Choice, Name};
 use crate::config::NodeConfig;
 
 /// The hidden word by which this program is a backend and nothing else.
@@ -120,8 +120,16 @@ pub fn place(
     // As they are now: a child that is started anew reads no file that was changed meanwhile.
     let mut words = own.again();
     words.extend(ServeArgs::again(&config.nvidia)?);
+    let mut configured = config.backends.clone();
+    // What crashes there or forks never does in the agent's own process, unless somebody wants it so.
+    if own.serves(Name::Hygon) && own.look.wants_child(Name::Hygon) {
+        let hygon = configured.entry(Name::Hygon.to_string()).or_default();
+        if hygon.command.is_none() {
+            hygon.process.get_or_insert(ProcessKind::Child);
+        }
+    }
     let mut children = Vec::new();
-    for (vendor, config) in &config.backends {
+    for (vendor, config) in &configured {
         let at = choices.iter().position(|c| c.factory.vendor().as_str() == vendor);
         if at.is_none() && config.command.is_none() {
             let served: Vec<String> =
