@@ -26,16 +26,33 @@ fn cards_are_found_without_any_library() {
 }
 
 #[test]
-fn a_named_libhydmi_is_not_called_in_this_process_unasked() {
+fn a_library_is_called_in_a_child_and_what_it_does_there_is_told() {
     let Some(host) = host("k100-ai-x4") else { return };
     let Some(library) = example("libfake_hydmi.so") else { return };
     let library = library.to_str().expect("UTF-8");
     let words = ["devices", "--backend", "hygon", "--json", "--hydmi-library", library];
-    let refused = on(host.path(), &words);
-    assert_eq!(refused.code, 1, "{refused:?}");
-    let why = refused.json()["backends"][0]["reason"].to_string();
-    assert!(why.contains("child"), "it says what to do: {why}");
+    let info = on(host.path(), &words).good().json()["backends"][0].to_string();
+    assert!(info.contains("libfake_hydmi.so"), "{info}");
     on(host.path(), &[&words[..], &["--hydmi-here"]].concat()).good();
+    // A library that ends its process, as the real one does without /etc/passwd.
+    let mine = ["--backend", "mock"];
+    let words = [&words[..], &mine[..]].concat();
+    fs::write(host.path().join("control.json"), r#"{"crash_in": "dmiGetDeviceCount"}"#)
+        .expect("told");
+    let said = on(host.path(), &words);
+    assert_eq!(said.code, 1, "{said:?}");
+    let json = said.json();
+    assert!(json["backends"][0]["error"].is_object(), "{json}");
+    assert_eq!(json["backends"][1]["state"], "ready", "the others are served");
+    // One that hangs when it starts.
+    let hangs = r#"{"latency_ms": {"dmiGetDeviceCount": 86400000}}"#;
+    fs::write(host.path().join("control.json"), hangs).expect("told");
+    let json = on(host.path(), &[&words[..], &["--timeout", "2"]].concat()).json();
+    assert_eq!(json["backends"][0]["error"]["kind"], "in-doubt", "{json}");
+    assert_eq!(json["backends"][1]["state"], "ready", "the others are served");
+    // And it comes back by itself.
+    fs::write(host.path().join("control.json"), "{}").expect("told");
+    on(host.path(), &words).good();
 }
 
 /// Both libraries export NVML's names, with other structs behind them: a call that went to the other
