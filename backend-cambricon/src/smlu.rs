@@ -96,10 +96,7 @@ impl CambriconBackend {
         let memory = size.memory.map_or(instance.quota.memory, |m| m.0);
         let quota = Quota { percent, memory };
         let handle = self.smlu_handle(index, &instance)?;
-        self.api().update_smlu(handle, quota).map_err(|failure| {
-            let error = convert::error(&failure).with("partition", id);
-            if failure.code() == Some(9) { full(error, quota) } else { error }
-        })?;
+        self.update_smlu(id, index, handle, quota)?;
         self.drop_profile(index, &instance);
         let parts = self.smlu_parts(&id.device(), index)?;
         let now = parts.into_iter().find(|p| p.id == *id).ok_or_else(|| no_part(id))?;
@@ -108,6 +105,29 @@ impl CambriconBackend {
             return Err(Error::new(ErrorKind::Vendor, why).with("partition", id));
         }
         Ok(now)
+    }
+
+    /// Has the driver change a quota, with room made for its profile where the driver has none left.
+    fn update_smlu(&self, id: &PartitionId, index: u32, handle: i32, quota: Quota) -> Result<()> {
+        let api = self.api();
+        let error = |failure| convert::error(&failure).with("partition", id);
+        match api.update_smlu(handle, quota) {
+            Err(failure) if failure.code() == Some(9) => {}
+            answer => return answer.map_err(error),
+        }
+        // One code for two things: the card is full, or it has sixteen sizes.
+        let (profile, made) = self.profile_for(&id.device(), index, quota)?;
+        api.update_smlu(handle, quota).map_err(|failure| {
+            let why = match failure.code() {
+                Some(9) => full(error(failure), quota),
+                _ => error(failure),
+            };
+            let undo = match made {
+                true => api.destroy_smlu_profile(index, profile).map_err(error),
+                false => Ok(()),
+            };
+            undone(why, undo)
+        })
     }
 
     /// Removes the profiles that no instance has: what a crash between profile and instance leaves.
