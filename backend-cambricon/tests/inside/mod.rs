@@ -269,7 +269,19 @@ fn seventeen_sizes_are_one_too_many() {
     // By name: what lives, so that one of them can be asked for.
     assert!(error.to_string().contains("4Gi, compute 1/100"), "{error}");
     here.make(&card, "vgpu-18", size(1, 4096)).expect("a size that lives is no new one");
-    assert_eq!(here.backend.partitions(&card.id).expect("listed").len(), 17);
+    let before = here.backend.partitions(&card.id).expect("listed");
+    assert_eq!(before.len(), 17);
+
+    // A resize is held to the same, and takes the place of a size that is gone.
+    let first = before.iter().find(|p| p.size == size(1, 256)).expect("the first").id.clone();
+    let last = before.iter().find(|p| p.size == size(1, 4096)).expect("of two").id.clone();
+    let seventeenth = size(1, 256 * 17);
+    let error = here.backend.resize(&last, &seventeenth).expect_err("too many sizes");
+    assert_eq!(error.kind, ErrorKind::Exhausted, "{error}");
+    assert!(error.to_string().contains("3840Mi, compute 1/100"), "{error}");
+    assert_eq!(here.backend.partitions(&card.id).expect("listed"), before);
+    here.backend.resize(&first, &size(1, 512)).expect("a size that lives");
+    here.backend.resize(&last, &seventeenth).expect("the place of the first's");
 }
 
 #[test]
