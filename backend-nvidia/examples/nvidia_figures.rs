@@ -1,29 +1,41 @@
 //! Figures of the backend over the fake library: discovery, edits, a limit on a container.
 //!
-//! `FAKE_NVML=h200x8 nvidia_figures LIBRARY`, `FAKE_NVML=h100-mig` for MIG; the fake answers at once, so that no vendor's time is in them. With
-//! driver 615 (`FAKE_NVML` naming a scenario file) the limit of a cgroup is timed as well.
+//! `FAKE_NVML=h200x8 nvidia_figures LIBRARY`, `FAKE_NVML=h100-mig` for MIG; the fake answers at once, so that no
+//! vendor's time is in them. With driver 615 (`FAKE_NVML` naming a scenario file) the limit of a cgroup is timed as
+//! well. With a control program, `FAKE_NVML=h100x8 FAKE_MPS=namespaces nvidia_figures LIBRARY CONTROL`, MPS is
+//! timed instead.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use vgpu_backend_nvidia::{LoadedNvml, MemorySlices, MigApi, NvidiaFactory};
+use vgpu_backend_nvidia::{
+    Launch, LoadedNvml, MemorySlices, MigApi, MpsOptions, NvidiaFactory, NvidiaOptions,
+};
 use vgpu_core::cdi::{self, Kind, RenderOptions};
 use vgpu_core::{
-    Backend, BackendFactory, Bytes, ClaimId, Container, ContainerEdits, CreateOrder, Device, Error,
-    Grant, Host, Placement, Probe, Scheme, Shape, Size, Sizing, Target, TrustDomain,
+    Backend, BackendFactory, Bytes, ClaimId, ComputeShare, Container, ContainerEdits, CreateOrder,
+    Device, Error, Grant, Host, ModeOrder, Placement, Probe, Scheme, Shape, Size, Sizing, Target,
+    TrustDomain,
 };
 
 const ROUNDS: usize = 300;
+/// A daemon is a few processes; so many starts are enough.
+const DAEMONS: usize = 30;
 const CGROUP: &str = "/sys/fs/cgroup/kubepods.slice/pod.slice/a.scope";
 
 fn main() -> ExitCode {
-    let Some(library) = std::env::args_os().nth(1) else {
-        eprintln!("usage: FAKE_NVML=h200x8 nvidia_figures LIBRARY");
+    let mut args = std::env::args_os().skip(1);
+    let Some(library) = args.next() else {
+        eprintln!("usage: FAKE_NVML=h200x8 nvidia_figures LIBRARY [CONTROL]");
         return ExitCode::from(2);
     };
-    match measure(Path::new(&library)) {
+    let outcome = match args.next() {
+        Some(control) => mps(Path::new(&library), Path::new(&control)),
+        None => measure(Path::new(&library)),
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             eprintln!("{why}");
@@ -108,6 +120,80 @@ fn instances(
     say("MIG: the driver's calls of a create alone", &made);
     say("MIG: the driver's calls of a destroy alone", &unmade);
     Ok(())
+}
+
+/// A card's daemon started and stopped, and shares of it.
+fn mps(library: &Path, control: &Path) -> Result<(), Box<dyn std::error::Error>> {
+    let root = tempfile::tempdir()?;
+    fs::create_dir_all(root.path().join("run/lock"))?;
+    let mps = MpsOptions {
+        program: Some(control.to_owned()),
+        folder: PathBuf::from("/m"),
+        launch: Launch::Bare,
+        ..MpsOptions::default()
+    };
+    let factory = NvidiaFactory::new(NvidiaOptions { mps, ..NvidiaOptions::default() });
+    let host = Host { root: root.path().to_owned(), library: Some(library.to_owned()) };
+    let backend = match factory.probe(&host) {
+        Probe::Ready(backend) => backend,
+        other => return Err(format!("{other:?}").into()),
+    };
+    let first = || backend.scan().map(|scan| scan.devices.into_iter().next());
+    let device = first()?.ok_or("no card")?;
+    let into = order(&device, Some(Scheme::MPS))?;
+    let out = order(&device, None)?;
+    let (mut starts, mut stops) = (Vec::new(), Vec::new());
+    for _ in 0..DAEMONS {
+        starts.extend(once(|| backend.set_mode(&into).map(drop))?);
+        stops.extend(once(|| backend.set_mode(&out).map(drop))?);
+    }
+    say("into the mode: the daemon started", &starts);
+    say("out of it: the daemon stopped", &stops);
+    backend.set_mode(&into)?;
+    let device = first()?.ok_or("no card")?;
+    let outcome = shares(&*backend, &device, &into);
+    backend.set_mode(&out)?;
+    outcome
+}
+
+fn shares(
+    backend: &dyn Backend,
+    device: &Device,
+    into: &ModeOrder,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let rounds = |call: &dyn Fn() -> vgpu_core::Result<()>| -> vgpu_core::Result<Vec<Duration>> {
+        (0..DAEMONS).map(|_| Ok(once(call)?[0])).collect()
+    };
+    let again = rounds(&|| backend.set_mode(into).map(drop))?;
+    say("into the mode where it runs already", &again);
+    let compute = ComputeShare { units: 10, of: 100.try_into()? };
+    let size = Size { memory: Some(Bytes::gib(4)), compute: Some(compute) };
+    let (mut makes, mut ends) = (Vec::new(), Vec::new());
+    for n in 0..DAEMONS {
+        let claim = ClaimId::new(format!("claim-{n}"))?;
+        let order =
+            CreateOrder::admit(device, &Scheme::MPS, Shape::Size(size), Placement::Driver, claim)?;
+        let start = Instant::now();
+        let part = backend.create(&order)?;
+        makes.push(start.elapsed());
+        ends.extend(once(|| backend.destroy(&part.id))?);
+    }
+    say("a share made, its limits read back", &makes);
+    say("a share unmade", &ends);
+    Ok(())
+}
+
+fn order(device: &Device, scheme: Option<Scheme>) -> vgpu_core::Result<ModeOrder> {
+    let info = device.scheme(&Scheme::MPS)?;
+    let affected = info.mode.affects.clone();
+    let domain = scheme.as_ref().map(|_| TrustDomain::new("team")).transpose()?;
+    Ok(ModeOrder { device: device.id.clone(), scheme, affected, domain })
+}
+
+fn once(call: impl Fn() -> vgpu_core::Result<()>) -> vgpu_core::Result<[Duration; 1]> {
+    let start = Instant::now();
+    call()?;
+    Ok([start.elapsed()])
 }
 
 /// Where the driver has limits of cgroups.

@@ -286,3 +286,31 @@ fn crc32(bytes: &[u8]) -> u32 {
         })
     })
 }
+
+#[test]
+fn every_example_of_the_documentation_is_a_configuration() {
+    let text = include_str!("../../docs/configuration.md");
+    let examples: Vec<&str> = text
+        .split("```yaml\n")
+        .skip(1)
+        .map(|rest| rest.split("```").next().expect("split gives one at least"))
+        .collect();
+    assert!(examples.len() >= 5, "{} examples were found", examples.len());
+    let mut offers = 0;
+    for example in &examples {
+        // What an example leaves out is what every file has.
+        let mut whole = (*example).to_owned();
+        for (key, line) in [
+            ("apiVersion:", "apiVersion: vgpu.dev/v1alpha1"),
+            ("kind:", "kind: NodeConfig"),
+            ("offers:", "offers: []"),
+        ] {
+            if !example.lines().any(|l| l.starts_with(key)) {
+                whole = format!("{line}\n{whole}");
+            }
+        }
+        let config = NodeConfig::parse(&whole).unwrap_or_else(|e| panic!("{e}:\n{whole}"));
+        offers += config.offers.len();
+    }
+    assert!(offers >= 8, "{offers} offers were read");
+}
