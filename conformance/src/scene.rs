@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use vgpu_core::{
-    Backend, Change, Device, DeviceId, ErrorKind, ModeChange, PartitionId, PartitionState, Scheme,
+    Backend, Change, Device, DeviceId, ErrorKind, ModeChange, ModeOrder, PartitionId,
+    PartitionState, Scheme, TrustDomain,
 };
 
 use crate::context::mode_order;
@@ -20,8 +21,15 @@ pub(crate) struct Scene<'f> {
 #[derive(Debug)]
 struct Before {
     id: DeviceId,
-    mode: Option<Scheme>,
+    mode: Option<Mode>,
     parts: Vec<PartitionId>,
+}
+
+/// A mode that is not there by itself, and whom it serves.
+#[derive(Debug, PartialEq)]
+struct Mode {
+    scheme: Scheme,
+    domain: Option<TrustDomain>,
 }
 
 impl<'f> Scene<'f> {
@@ -95,11 +103,15 @@ impl Before {
         if now == self.mode {
             return Ok(());
         }
-        let named = self.mode.as_ref().or(now.as_ref());
+        let named = self.mode.as_ref().or(now.as_ref()).map(|m| &m.scheme);
         let Some(info) = device.schemes.iter().find(|s| Some(&s.scheme) == named) else {
             return Ok(());
         };
-        let order = mode_order(&self.id, self.mode.as_ref(), &info.mode);
+        let wanted = self.mode.as_ref();
+        let order = mode_order(&self.id, wanted.map(|m| &m.scheme), &info.mode);
+        // A mode that served somebody serves them again.
+        let domain = wanted.and_then(|m| m.domain.clone()).or(order.domain);
+        let order = ModeOrder { domain, ..order };
         match backend.set_mode(&order)? {
             ModeChange::Done => Ok(()),
             pending => Err(vgpu_core::Error::new(
@@ -111,10 +123,10 @@ impl Before {
 }
 
 /// The scheme whose mode the card is in, apart from what is always active.
-fn mode_of(device: &Device) -> Option<Scheme> {
+fn mode_of(device: &Device) -> Option<Mode> {
     device
         .schemes
         .iter()
         .find(|s| s.mode.active && s.mode.leave != Change::Live)
-        .map(|s| s.scheme.clone())
+        .map(|s| Mode { scheme: s.scheme.clone(), domain: s.mode.domain.clone() })
 }
