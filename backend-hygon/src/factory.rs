@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use vgpu_core::{BackendFactory, Error, ErrorKind, Host, Probe, Vendor};
+use vgpu_core::{BackendFactory, Discovery, Error, ErrorKind, Host, Probe, Vendor};
 
 use crate::api::{HyDmi, HyDmiMig, LoadFailure, RocmSmi};
 use crate::backend::{HygonBackend, HygonOptions, LibraryCalls, Parts};
@@ -94,7 +94,11 @@ impl HygonFactory {
             (None, _) => {}
         }
         let options = self.options.clone();
-        Ok(Probe::Ready(Arc::new(HygonBackend::open(parts, host, options, known, notes))))
+        let backend = HygonBackend::open(parts, host, options, Arc::clone(&known), notes);
+        if let Some(why) = no_driver(&backend, &known)? {
+            return Err(why);
+        }
+        Ok(Probe::Ready(Arc::new(backend)))
     }
 
     /// ROCm SMI is only asked for what the host's files leave out, so that one which is searched for
@@ -167,6 +171,17 @@ impl BackendFactory for HygonFactory {
     fn probe(&self, host: &Host) -> Probe {
         self.find(host).unwrap_or_else(|error| Probe::Broken(error.during("probe")))
     }
+}
+
+/// Why nothing can be served, where not one card ever answered: the host lacks the driver. Cards that
+/// were there and went are the backend's to tell as lost.
+fn no_driver(backend: &HygonBackend, known: &Known) -> Result<Option<Error>, Error> {
+    let scan = backend.scan()?;
+    if !scan.devices.is_empty() || !known.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    {
+        return Ok(None);
+    }
+    Ok(scan.lost.into_iter().next().map(|lost| lost.reason))
 }
 
 const DMI: &[&str] = &["libhydmi.so", "libhydmi.so.1"];
