@@ -37,7 +37,8 @@ impl Abilities {
 pub(crate) fn of_card(device: &DeviceId, abilities: Abilities, step: Bytes) -> Vec<SchemeInfo> {
     let present = abilities.mode();
     let mode = |wanted: Option<Scheme>| mode(device, present.as_ref(), wanted.as_ref());
-    let mut list = vec![whole(mode(None)), time_slice(mode(None))];
+    // Nobody has said that the fault of one process leaves the others alone: turns as they are.
+    let mut list = vec![SchemeInfo::whole(mode(None)), SchemeInfo::time_slice(mode(None))];
     if abilities.smlu.is_some() {
         list.push(smlu(mode(Some(Scheme::SMLU)), step, abilities.smlu_resize));
     }
@@ -56,33 +57,6 @@ fn mode(device: &DeviceId, present: Option<&Scheme>, wanted: Option<&Scheme>) ->
         None if active => ModeInfo::always(device),
         None => ModeInfo { active, enter: idle, ..ModeInfo::always(device) },
         Some(_) => ModeInfo { active, enter: idle, leave: idle, ..ModeInfo::always(device) },
-    }
-}
-
-fn whole(mode: ModeInfo) -> SchemeInfo {
-    SchemeInfo {
-        scheme: Scheme::WHOLE,
-        sizing: Sizing::Whole,
-        guarantees: Guarantees::uniform(Enforcement::Hardware, ComputeKind::Partition),
-        max: Some(NonZeroU32::MIN),
-        ..time_slice(mode)
-    }
-}
-
-/// Several processes on a card as it is: nobody has said that one's fault leaves the others alone.
-fn time_slice(mode: ModeInfo) -> SchemeInfo {
-    SchemeInfo {
-        scheme: Scheme::TIME_SLICE,
-        form: Form::Shared,
-        mode,
-        sizing: Sizing::Turns,
-        guarantees: Guarantees::uniform(Enforcement::None, ComputeKind::Unlimited),
-        resize: None,
-        max: None,
-        max_per_container: None,
-        // Nothing is created, so nothing is ever found after a crash.
-        ownership: Ownership::Placement,
-        needs: Vec::new(),
     }
 }
 

@@ -47,7 +47,8 @@ pub(crate) fn of_card(card: &Card, node: &Node, table: Vec<Profile>) -> Vec<Sche
             domain: None,
         },
     };
-    let mut schemes = vec![whole(mode.clone()), time_slice(mode.clone())];
+    // Nobody has said that one tenant's fault ends only its own work: turns as they are.
+    let mut schemes = vec![SchemeInfo::whole(mode.clone()), SchemeInfo::time_slice(mode.clone())];
     if let Some(units) = card.units.filter(|units| units.get() <= MOST_UNITS) {
         schemes.push(vdcu(mode, node, units));
     }
@@ -72,33 +73,6 @@ pub(crate) fn table(card: &Card, rows: &[Row]) -> Vec<Profile> {
         })
     };
     rows.iter().filter_map(one).collect()
-}
-
-fn whole(mode: ModeInfo) -> SchemeInfo {
-    SchemeInfo {
-        scheme: Scheme::WHOLE,
-        sizing: Sizing::Whole,
-        guarantees: Guarantees::uniform(Enforcement::Hardware, ComputeKind::Partition),
-        max: Some(NonZeroU32::MIN),
-        ..time_slice(mode)
-    }
-}
-
-/// Nobody has said that one tenant's fault ends only its own work.
-fn time_slice(mode: ModeInfo) -> SchemeInfo {
-    SchemeInfo {
-        scheme: Scheme::TIME_SLICE,
-        form: Form::Shared,
-        mode,
-        sizing: Sizing::Turns,
-        guarantees: Guarantees::uniform(Enforcement::None, ComputeKind::Unlimited),
-        resize: None,
-        max: None,
-        max_per_container: None,
-        // Nothing is created, so nothing is ever found after a crash.
-        ownership: Ownership::Placement,
-        needs: Vec::new(),
-    }
 }
 
 /// Who checks mask and quota against a tenant that wants more is not known: the weaker word, until a

@@ -43,7 +43,7 @@ pub(crate) fn describe(state: &State, card: &Card) -> Device {
 fn schemes(state: &State, card: &Card) -> Vec<SchemeInfo> {
     let facts = card.facts();
     let table = || facts.table.map(|table| table().profiles).unwrap_or_default();
-    let mut list = vec![whole(state, card), time_slice(state, card)];
+    let mut list = vec![SchemeInfo::whole(default_mode(state, card)), time_slice(state, card)];
     match card.spec.model {
         crate::model::Model::K100Ai => list.push(vdcu(card)),
         crate::model::Model::Bw1000 => list.push(hcu_mig(state, card, table())),
@@ -61,21 +61,6 @@ fn schemes(state: &State, card: &Card) -> Vec<SchemeInfo> {
     list
 }
 
-fn whole(state: &State, card: &Card) -> SchemeInfo {
-    SchemeInfo {
-        scheme: Scheme::WHOLE,
-        form: Form::Shared,
-        mode: default_mode(state, card),
-        sizing: Sizing::Whole,
-        guarantees: Guarantees::uniform(Enforcement::Hardware, ComputeKind::Partition),
-        resize: None,
-        max: NonZeroU32::new(1),
-        max_per_container: None,
-        ownership: Ownership::Placement,
-        needs: Vec::new(),
-    }
-}
-
 fn time_slice(state: &State, card: &Card) -> SchemeInfo {
     let limited = card.spec.kernel == Kernel::CgroupMemory;
     // Contexts of one NVIDIA card die alone; of the others nobody has said so.
@@ -83,21 +68,14 @@ fn time_slice(state: &State, card: &Card) -> SchemeInfo {
     let faults = if nvidia { Enforcement::Driver } else { Enforcement::None };
     let memory = if limited { Enforcement::Driver } else { Enforcement::None };
     SchemeInfo {
-        scheme: Scheme::TIME_SLICE,
-        form: Form::Shared,
-        mode: default_mode(state, card),
         sizing: if limited { Sizing::Range(mib(None)) } else { Sizing::Turns },
         guarantees: Guarantees {
             memory: Axis::declared(memory),
-            compute: Axis::declared(Enforcement::None),
-            compute_kind: ComputeKind::Unlimited,
             faults: Axis::declared(faults),
+            ..Guarantees::uniform(Enforcement::None, ComputeKind::Unlimited)
         },
         resize: limited.then_some(Change::Live),
-        max: None,
-        max_per_container: None,
-        ownership: Ownership::Placement,
-        needs: Vec::new(),
+        ..SchemeInfo::time_slice(default_mode(state, card))
     }
 }
 

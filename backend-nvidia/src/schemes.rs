@@ -1,7 +1,5 @@
 //! The ways to split an NVIDIA card that this backend serves, as data.
 
-use std::num::NonZeroU32;
-
 use vgpu_core::{
     Axis, Change, ComputeKind, DeviceId, Enforcement, Form, Guarantees, ModeInfo, Ownership,
     PlacedBy, Range, Scheme, SchemeInfo, Sizing,
@@ -29,7 +27,7 @@ pub(crate) fn of_card(
         },
         _ => ModeInfo::always(device),
     };
-    let mut schemes = vec![whole(mode.clone()), time_slice(mode, memory_limits)];
+    let mut schemes = vec![SchemeInfo::whole(mode.clone()), time_slice(mode, memory_limits)];
     if let (Some(mig), Some(table)) = (mig, table) {
         schemes.push(hardware_instances(device, mig, capability, table));
     }
@@ -70,36 +68,18 @@ fn hardware_instances(
     }
 }
 
-fn whole(mode: ModeInfo) -> SchemeInfo {
-    SchemeInfo {
-        scheme: Scheme::WHOLE,
-        sizing: Sizing::Whole,
-        guarantees: Guarantees::uniform(Enforcement::Hardware, ComputeKind::Partition),
-        max: Some(NonZeroU32::MIN),
-        ..time_slice(mode, false)
-    }
-}
-
 /// Contexts have their own address spaces, so that a fault ends its own tenant's work only; time is
 /// anybody's, and so is memory where the driver cannot limit it.
 fn time_slice(mode: ModeInfo, memory_limits: bool) -> SchemeInfo {
     let memory = if memory_limits { Enforcement::Driver } else { Enforcement::None };
     SchemeInfo {
-        scheme: Scheme::TIME_SLICE,
-        form: Form::Shared,
-        mode,
         sizing: if memory_limits { Sizing::Range(memory_only()) } else { Sizing::Turns },
         guarantees: Guarantees {
             memory: Axis::declared(memory),
             faults: Axis::declared(Enforcement::Driver),
             ..Guarantees::uniform(Enforcement::None, ComputeKind::Unlimited)
         },
-        resize: None,
-        max: None,
-        max_per_container: None,
-        // Nothing is created, so nothing is ever found after a crash.
-        ownership: Ownership::Placement,
-        needs: Vec::new(),
+        ..SchemeInfo::time_slice(mode)
     }
 }
 

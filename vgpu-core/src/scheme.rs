@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
-use crate::guarantee::{Enforcement, Guarantees};
+use crate::guarantee::{ComputeKind, Enforcement, Guarantees};
 use crate::id::{CounterId, DeviceId, ProfileId, TrustDomain};
 use crate::size::{Bytes, ComputeShare, Size};
 
@@ -86,6 +86,35 @@ pub struct SchemeInfo {
 }
 
 impl SchemeInfo {
+    /// A whole card to one claim: the card's own walls on every axis.
+    pub fn whole(mode: ModeInfo) -> Self {
+        Self {
+            scheme: Scheme::WHOLE,
+            sizing: Sizing::Whole,
+            guarantees: Guarantees::uniform(Enforcement::Hardware, ComputeKind::Partition),
+            max: Some(NonZeroU32::MIN),
+            ..Self::time_slice(mode)
+        }
+    }
+
+    /// Turns on a card as it is, with nothing promised on any axis. A backend whose driver does better
+    /// says so over this.
+    pub fn time_slice(mode: ModeInfo) -> Self {
+        Self {
+            scheme: Scheme::TIME_SLICE,
+            form: Form::Shared,
+            mode,
+            sizing: Sizing::Turns,
+            guarantees: Guarantees::uniform(Enforcement::None, ComputeKind::Unlimited),
+            resize: None,
+            max: None,
+            max_per_container: None,
+            // Nothing is created, so nothing is ever found after a crash.
+            ownership: Ownership::Placement,
+            needs: Vec::new(),
+        }
+    }
+
     /// The profile of that name, if the sizing is a table that has it.
     pub fn profile(&self, id: &ProfileId) -> Option<&Profile> {
         match &self.sizing {
