@@ -50,6 +50,13 @@ struct Asking {
     tell: mpsc::Sender<Result<Answered>>,
 }
 
+/// A call that waits for its answer and is not sent yet.
+#[derive(Debug)]
+struct Enlisted {
+    frame: Vec<u8>,
+    told: mpsc::Receiver<Result<Answered>>,
+}
+
 /// The number under which hello waits.
 const HELLO: u64 = 0;
 
@@ -70,9 +77,11 @@ impl Link {
             next: AtomicU64::new(HELLO),
             limit: options.call,
         };
-        pump::start(vendor, process, waiting, pipes.stdout, pipes.stderr)?;
         let hello = |_| Asked::Hello { protocol: PROTOCOL };
-        match link.ask("hello", false, options.hello, hello)? {
+        // Before anything is read: a child may greet before it is asked.
+        let hello = link.enlist("hello", false, options.hello, hello)?;
+        pump::start(vendor, process, waiting, pipes.stdout, pipes.stderr)?;
+        match link.send(hello)? {
             Answered::Hello { protocol, .. } if protocol != PROTOCOL => {
                 let why = format!(
                     "{} speaks version {protocol} of the child protocol, and this program version \
@@ -150,6 +159,17 @@ impl Link {
         limit: Duration,
         asked: impl FnOnce(u64) -> Asked,
     ) -> Result<Answered> {
+        self.send(self.enlist(operation, changes, limit, asked)?)
+    }
+
+    /// Has the call wait for its answer.
+    fn enlist(
+        &self,
+        operation: &'static str,
+        changes: bool,
+        limit: Duration,
+        asked: impl FnOnce(u64) -> Asked,
+    ) -> Result<Enlisted> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let frame = frame::encode(&asked(id)).map_err(|why| {
             Error::new(ErrorKind::Invalid, format!("the call cannot be sent: {why}"))
@@ -157,6 +177,11 @@ impl Link {
         let (tell, told) = mpsc::channel();
         let due = Instant::now().checked_add(limit).unwrap_or_else(far_away);
         self.waiting.add(id, Asking { operation, changes, due, tell })?;
+        Ok(Enlisted { frame, told })
+    }
+
+    fn send(&self, call: Enlisted) -> Result<Answered> {
+        let Enlisted { frame, told } = call;
         // One that does not read makes this hang until it is overdue, and is killed then.
         let sent = self.stdin.lock().unwrap_or_else(PoisonError::into_inner).write_all(&frame);
         // One that is about to end has a better reason than this, and the pump hears it.

@@ -1,10 +1,11 @@
 //! Figures of this backend on a prepared host: min, median and max of each.
 //!
-//! `figures <folder> <cards>` prepares a host below the folder and measures by its files, and by the fake
-//! libhydmi where `FAKE_HYDMI=<folder>/scenario.json` and `HYDMI=<library>` are set. With
+//! `hygon_figures <folder> <cards>` prepares a host below the folder and measures by its files, and by the fake
+//! libhydmi where `FAKE_HYDMI=<folder>/scenario.json` and `HYDMI=<library>` are set, in this process and in
+//! a child. With
 //! `ROCM_SMI=<library>` it also measures upstream's ROCm SMI; that one reads `/sys` itself, so that it
 //! needs a mount namespace in which `<folder>/sys` lies there:
-//! `unshare -m sh -c 'mount --bind D/sys /sys && ROCM_SMI=… figures D 8'` (prepared by a first run).
+//! `unshare -m sh -c 'mount --bind D/sys /sys && ROCM_SMI=… hygon_figures D 8'` (prepared by a first run).
 
 #![expect(clippy::print_stdout, reason = "it prints figures")]
 
@@ -13,22 +14,42 @@
 mod host;
 
 use std::hint::black_box;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use vgpu_backend_hygon::{HyDmi, HygonBackend, HygonOptions, LoadedDmi, LoadedSmi, Parts, RocmSmi};
+use vgpu_backend_child::{ChildFactory, ChildOptions, serve};
+use vgpu_backend_hygon::{
+    HyDmi, HygonBackend, HygonFactory, HygonOptions, LibraryCalls, LoadedDmi, LoadedSmi, Parts,
+    RocmSmi,
+};
 use vgpu_core::device::Discovery;
 use vgpu_core::health::{Health, Subject};
-use vgpu_core::partition::Partitioner;
 use vgpu_core::{
-    BackendExt, Bytes, ClaimId, ComputeShare, CreateOrder, Host, PlacedBy, Placement, Scheme,
-    Shape, Size,
+    Backend, BackendExt, BackendFactory, Bytes, ClaimId, ComputeShare, CreateOrder, Host, PlacedBy,
+    Placement, Probe, Scheme, Shape, Size, Vendor,
 };
 
 const ROUNDS: usize = 200;
 
-fn main() {
+/// Only the child has it.
+const CHILD: &str = "VGPU_FIGURES_CHILD";
+
+fn main() -> ExitCode {
+    if std::env::var_os(CHILD).is_some() {
+        let calls = LibraryCalls::Here;
+        let rocm_smi = std::env::var_os("FAKE_SMI").map(PathBuf::from);
+        return serve(
+            HygonFactory::new(HygonOptions { calls, rocm_smi, ..HygonOptions::default() }),
+            "1",
+        );
+    }
+    figures();
+    ExitCode::SUCCESS
+}
+
+fn figures() {
     let mut arguments = std::env::args().skip(1);
     let (Some(folder), Some(count)) = (arguments.next(), arguments.next()) else {
         eprintln!("name a folder and a number of cards");
@@ -75,17 +96,26 @@ fn main() {
         });
     }
     if let Some(library) = std::env::var_os("HYDMI") {
-        let dmi: Arc<dyn HyDmi> = Arc::new(LoadedDmi::load(library).expect("loaded"));
+        let dmi: Arc<dyn HyDmi> = Arc::new(LoadedDmi::load(&library).expect("loaded"));
         let smi = std::env::var_os("FAKE_SMI")
             .map(|file| Arc::new(LoadedSmi::load(file).expect("loaded")) as Arc<dyn RocmSmi>);
         let parts = Parts { dmi: Some(dmi), smi, ..Parts::default() };
         let backend = HygonBackend::over(parts, &host, HygonOptions::default());
         create(&backend, &first, "by the fake library, in this process");
+        let options = ChildOptions::own(["child"]).variable(CHILD, "1");
+        let child = ChildFactory::new(Vendor::HYGON, options);
+        let host = Host { library: Some(library.into()), ..host };
+        match child.probe(&host) {
+            Probe::Ready(backend) => {
+                create(backend.as_ref(), &first, "by the fake library, in a child");
+            }
+            other => eprintln!("the child serves nothing: {other:?}"),
+        }
     }
 }
 
 /// Makes and unmakes one virtual DCU.
-fn create(backend: &HygonBackend, device: &vgpu_core::DeviceId, how: &str) {
+fn create(backend: &dyn Backend, device: &vgpu_core::DeviceId, how: &str) {
     let card = backend.device(device).expect("there");
     let info = card.scheme(&Scheme::VDCU).expect("declared");
     let placed_by_us = info.range().is_some_and(|r| r.placed_by == PlacedBy::Planner);
