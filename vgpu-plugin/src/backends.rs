@@ -117,19 +117,17 @@ impl LookArgs {
             ("--rocm-smi-library", named(self.rocm_smi_library.as_ref())),
         ] {
             let Some(path) = path else { continue };
-            // The child's folder is another; a bare name is searched for.
-            let bare = path.components().count() == 1;
-            let found = if bare { None } else { std::path::absolute(&path).ok() };
-            words.extend([flag.into(), found.unwrap_or(path).into()]);
+            words.extend([flag.into(), from_anywhere(path).into()]);
         }
         words
     }
 
     fn nvidia_options(&self, settings: &Settings) -> NvidiaOptions {
         let mut options = settings.nvidia.clone();
-        options.mps.program = named(self.mps_control.as_ref());
-        if let Some(folder) = &self.mps_dir {
-            options.mps.folder.clone_from(folder);
+        // Daemons and children start in folders of their own.
+        options.mps.program = named(self.mps_control.as_ref()).map(from_anywhere);
+        if let Some(folder) = self.mps_dir.clone() {
+            options.mps.folder = std::path::absolute(&folder).unwrap_or(folder);
         }
         options
     }
@@ -245,6 +243,14 @@ impl BackendArgs {
 /// A library that was named; an empty name is none.
 fn named(library: Option<&OsString>) -> Option<PathBuf> {
     library.filter(|file| !file.is_empty()).map(PathBuf::from)
+}
+
+/// The path as it is right in any folder; a bare name is searched for.
+fn from_anywhere(path: PathBuf) -> PathBuf {
+    if path.components().count() == 1 {
+        return path;
+    }
+    std::path::absolute(&path).unwrap_or(path)
 }
 
 /// A preset's description, or what a file says.
