@@ -1,5 +1,6 @@
 //! The suite as the main function of a `harness = false` test.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -32,6 +33,24 @@ pub fn test_main(fixtures: Vec<Box<dyn Fixture>>) -> ExitCode {
         }
     }
     libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// What an example of `package` became: a stand-in for a vendor's library, say. `cargo test` builds a
+/// package's own examples beside its tests.
+///
+/// # Panics
+/// Outside a test, and where it is not built, with the command that builds it.
+pub fn built_example(package: &str, name: &str) -> PathBuf {
+    let own = std::env::current_exe().expect("a test knows its own path");
+    let profile = own.parent().and_then(Path::parent).expect("tests lie in target/<profile>/deps");
+    let path = profile.join("examples").join(name);
+    let release = if profile.ends_with("release") { " --release" } else { "" };
+    assert!(
+        path.exists(),
+        "{} is not built; run: cargo build --examples -p {package}{release}",
+        path.display()
+    );
+    path
 }
 
 /// Makes the suite on one or several fixtures the main function of a test.

@@ -28,7 +28,7 @@ pub use crate::case::{Case, Scope, cases};
 pub use crate::context::{Context, Outcome, Stop};
 pub use crate::fixture::{During, FaultPlan, Fixture, Permission, Support};
 #[cfg(feature = "harness")]
-pub use crate::harness::test_main;
+pub use crate::harness::{built_example, test_main};
 pub use crate::report::{
     Capability, Card, Counts, Entry, HostFacts, Library, Report, Run, SUITE, Verdict,
 };

@@ -27,16 +27,7 @@ pub(crate) use host::{CardSpec, FakeHost, card, preset, put};
 
 /// An example of this package, which `cargo test` builds beside the tests.
 pub(crate) fn built(name: &str) -> PathBuf {
-    let own = std::env::current_exe().expect("a test knows its own path");
-    let profile = own.parent().and_then(Path::parent).expect("tests lie in target/<profile>/deps");
-    let path = profile.join("examples").join(name);
-    let release = if profile.ends_with("release") { " --release" } else { "" };
-    assert!(
-        path.exists(),
-        "{} is not built; run: cargo build --examples -p vgpu-backend-hygon{release}",
-        path.display()
-    );
-    path
+    vgpu_conformance::built_example(env!("CARGO_PKG_NAME"), name)
 }
 
 /// A folder for a host: in memory where that can be had, since a machine is written anew for each case

@@ -8,7 +8,7 @@ use vgpu_backend_mock::{Defect, MachineSpec, MockFixture, Preset};
 use vgpu_conformance::{Fixture, Permission};
 
 use crate::backends::Name;
-use crate::conformance::in_child::InChild;
+use crate::conformance::in_child::in_child;
 use crate::conformance::real::RealFixture;
 use crate::conformance::{Subject, unusable};
 use crate::failure::Failure;
@@ -56,7 +56,7 @@ pub(super) fn of(subject: &Subject, manner: Manner) -> Result<Vec<Box<dyn Fixtur
     for name in backends {
         if *name == Name::Mock && sources.child {
             for (name, spec) in machines(subject)? {
-                let fixture = InChild::new(&name, spec, patience).map_err(|e| unusable(&e))?;
+                let fixture = in_child(&name, spec, patience).map_err(|e| unusable(&e))?;
                 fixtures.push(Box::new(fixture));
             }
         } else if *name == Name::Mock {

@@ -5,65 +5,38 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tempfile::TempDir;
 use vgpu_backend_child::ChildFixture;
 use vgpu_backend_mock::{Machine, MachineSpec, MockFixture, Preset};
-use vgpu_conformance::{FaultPlan, Fixture, Permission, Support};
-use vgpu_core::{Backend, BackendFactory, Container, Error, Host, Result};
+use vgpu_core::{Error, Host, Result};
 
 use crate::backends::Name;
 use crate::child::Fresh;
 
-/// A scripted machine whose backends run in children; its files go with it.
-#[derive(Debug)]
-pub(super) struct InChild {
-    inner: ChildFixture<MockFixture>,
-    _files: TempDir,
-}
-
-impl InChild {
-    pub(super) fn new(name: &str, spec: MachineSpec, patience: Duration) -> Result<Self> {
-        let files = tempfile::tempdir()
-            .map_err(|error| Error::io("make a folder in", &std::env::temp_dir(), &error))?;
-        let (file, empty) = (files.path().join("machine"), files.path().join("empty"));
-        let machine = Machine::open(&file, spec)?;
-        Machine::open(&empty, Preset::Empty)?;
-        let mock = MockFixture::on(name, machine, None)?.with_patience(patience);
-        let (child, nothing) = (fresh(&file), fresh(&empty));
-        let inner = ChildFixture::new(mock, Host::default(), move || child.factory())
-            .with_empty(move || nothing.factory());
-        Ok(Self { inner, _files: files })
-    }
+/// A scripted machine whose backends run in children; its files go with the fixture.
+pub(super) fn in_child(
+    name: &str,
+    spec: MachineSpec,
+    patience: Duration,
+) -> Result<ChildFixture<MockFixture>> {
+    let files = tempfile::tempdir()
+        .map_err(|error| Error::io("make a folder in", &std::env::temp_dir(), &error))?;
+    let (file, empty) = (files.path().join("machine"), files.path().join("empty"));
+    let machine = Machine::open(&file, spec)?;
+    Machine::open(&empty, Preset::Empty)?;
+    let mock = MockFixture::on(name, machine, None)?.with_patience(patience);
+    let files = Arc::new(files);
+    let factory = |machine: &Path| {
+        let (files, fresh) = (Arc::clone(&files), fresh(machine));
+        move || {
+            // Whoever makes children needs the machine to be there.
+            let _files = &files;
+            fresh.factory()
+        }
+    };
+    Ok(ChildFixture::new(mock, Host::default(), factory(&file)).with_empty(factory(&empty)))
 }
 
 fn fresh(machine: &Path) -> Fresh {
     let words: [OsString; 2] = ["--machine-state".into(), machine.into()];
     Fresh::new(Name::Mock, words)
-}
-
-impl Fixture for InChild {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-    fn open(&self) -> Result<Arc<dyn Backend>> {
-        self.inner.open()
-    }
-    fn permission(&self) -> Permission {
-        self.inner.permission()
-    }
-    fn faults(&self) -> Option<&dyn FaultPlan> {
-        self.inner.faults()
-    }
-    fn empty_host(&self) -> Option<(Arc<dyn BackendFactory>, Host)> {
-        self.inner.empty_host()
-    }
-    fn container(&self) -> Option<Container> {
-        self.inner.container()
-    }
-    fn reset(&self) -> Result<Support> {
-        self.inner.reset()
-    }
-    fn patience(&self) -> Duration {
-        self.inner.patience()
-    }
 }
