@@ -12,7 +12,7 @@ use crate::schemes;
 use crate::script::{Action, Calls, Here, Moment, Op, consume};
 use crate::spec::MachineSpec;
 use crate::state::State;
-use crate::store::Store;
+use crate::store::{Kept, Store};
 use crate::vendor;
 
 /// A scripted node: cards of any mix of vendors.
@@ -22,7 +22,7 @@ use crate::vendor;
 /// may use it at once.
 #[derive(Debug)]
 pub struct Machine {
-    state: Mutex<State>,
+    kept: Mutex<Kept>,
     store: Option<Store>,
     calls: Mutex<Calls>,
     changed: Condvar,
@@ -34,7 +34,7 @@ impl Machine {
     /// # Errors
     /// `Invalid` for two cards of one id, `Unsupported` for a mode that a card does not have.
     pub fn new(spec: impl Into<MachineSpec>) -> Result<Arc<Self>> {
-        Ok(Self::of(State::new(spec.into())?, None))
+        Ok(Self::of(Kept::in_memory(State::new(spec.into())?), None))
     }
 
     /// The machine that the file at `path` holds; one of that description if there is no file yet.
@@ -44,16 +44,12 @@ impl Machine {
     pub fn open(path: &Path, spec: impl Into<MachineSpec>) -> Result<Arc<Self>> {
         let store = Store::new(path);
         let locked = store.lock()?;
-        let state = match locked.load()? {
-            Some(state) => state,
-            None => {
-                let state = State::new(spec.into())?;
-                locked.save(&state)?;
-                state
-            }
+        let kept = match locked.load()? {
+            Some(kept) => kept,
+            None => locked.save(State::new(spec.into())?)?,
         };
         drop(locked);
-        Ok(Self::of(state, Some(store)))
+        Ok(Self::of(kept, Some(store)))
     }
 
     /// The handle that plays faults.
@@ -121,9 +117,9 @@ impl Machine {
         self.read(|state| Ok(schemes::describe(state, state.card(device)?)))?
     }
 
-    fn of(state: State, store: Option<Store>) -> Arc<Self> {
+    fn of(kept: Kept, store: Option<Store>) -> Arc<Self> {
         Arc::new(Self {
-            state: Mutex::new(state),
+            kept: Mutex::new(kept),
             store,
             calls: Mutex::new(Calls::default()),
             changed: Condvar::new(),
@@ -132,28 +128,28 @@ impl Machine {
 
     /// Looks at the state as it is now.
     pub(crate) fn read<R>(&self, look: impl FnOnce(&State) -> R) -> Result<R> {
-        let mut state = held(&self.state);
+        let mut kept = held(&self.kept);
         if let Some(store) = &self.store {
-            *state = store.lock()?.load()?.ok_or_else(file_gone)?;
+            store.lock()?.refresh(&mut kept)?;
         }
-        Ok(look(&state))
+        Ok(look(&kept.state))
     }
 
     /// Changes the state, or leaves it exactly as it was if `change` fails.
     pub(crate) fn change<R>(&self, change: impl FnOnce(&mut State) -> Result<R>) -> Result<R> {
-        let mut state = held(&self.state);
+        let mut kept = held(&self.kept);
         let locked = self.store.as_ref().map(Store::lock).transpose()?;
-        let mut next = match &locked {
-            Some(locked) => locked.load()?.ok_or_else(file_gone)?,
-            None => state.clone(),
-        };
-        let result = change(&mut next)?;
         if let Some(locked) = &locked {
-            locked.save(&next)?;
+            locked.refresh(&mut kept)?;
         }
-        *state = next;
+        let mut next = kept.state.clone();
+        let result = change(&mut next)?;
+        *kept = match &locked {
+            Some(locked) => locked.save(next)?,
+            None => Kept::in_memory(next),
+        };
         drop(locked);
-        drop(state);
+        drop(kept);
         self.changed.notify_all();
         Ok(result)
     }
@@ -175,7 +171,7 @@ impl Machine {
             // A change in another process wakes nobody here, so the wait looks again by itself.
             let nap = Duration::from_millis(if self.store.is_some() { 20 } else { 50 });
             let nap = left.map_or(nap, |left| left.min(nap));
-            let guard = held(&self.state);
+            let guard = held(&self.kept);
             drop(self.changed.wait_timeout(guard, nap).unwrap_or_else(PoisonError::into_inner));
         }
     }
@@ -247,10 +243,6 @@ impl From<Stop> for Error {
 /// A call that is about no card.
 pub(crate) fn start(op: Op, device: Option<&DeviceId>) -> Here<'_> {
     Here { op, call: None, device, moment: Moment::Before }
-}
-
-fn file_gone() -> Error {
-    Error::new(ErrorKind::Io, "the machine's file is gone; open the machine anew")
 }
 
 /// The value behind a mutex; a panic elsewhere leaves a consistent state, since changes are made on
