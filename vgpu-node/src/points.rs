@@ -59,12 +59,10 @@ pub const NAMES: &[&str] = &[
     "pool.unmake",
     "publish.claim-dir",
     "publish.claim-file",
-    "publish.dir-fsync",
     "publish.rename",
     "publish.spec-file",
     "publish.sweep",
     "withdraw.claim-dir",
-    "withdraw.dir-fsync",
     "withdraw.spec",
 ];
 

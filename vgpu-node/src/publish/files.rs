@@ -1,6 +1,6 @@
-//! Files and folders, durable, with their permissions whatever the umask is.
+//! Files and folders, whole or not there, with their permissions whatever the umask is.
 
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, OpenOptions, Permissions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
@@ -25,15 +25,14 @@ pub(super) fn replace(path: &Path, text: &str, mode: u32) -> Result<()> {
     rename(&half, path)
 }
 
-/// A file with its bytes on disk; what was there under this name is replaced.
+/// A file with all its bytes; what was there under this name is replaced.
 pub(super) fn write(path: &Path, text: &str, mode: u32) -> Result<()> {
     // A new file: one that is there may have other permissions, or be a link to somewhere.
     remove(path)?;
     let written = || {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
         file.set_permissions(Permissions::from_mode(mode))?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()
+        file.write_all(text.as_bytes())
     };
     written().map_err(|e| {
         // Room on a full disk; what cannot be removed now is removed by the next start.
@@ -61,17 +60,6 @@ pub(super) fn remove_folder(path: &Path) -> Result<()> {
         Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::io("remove", path, &e)),
         _ => Ok(()),
     }
-}
-
-/// Makes the names in a folder durable.
-pub(super) fn sync(folder: &Path) -> Result<()> {
-    let synced = File::open(folder).and_then(|f| f.sync_all());
-    synced.map_err(|e| Error::io("sync", folder, &e))
-}
-
-/// As [`sync`]; nothing is to be made durable in a folder that is not there.
-pub(super) fn sync_if_there(folder: &Path) -> Result<()> {
-    if folder.is_dir() { sync(folder) } else { Ok(()) }
 }
 
 /// The names in a folder, sorted; none where there is no folder.

@@ -2,6 +2,9 @@
 //!
 //! A spec is there only while its part is there and is ours. So it is written last and withdrawn
 //! first, and it is never half visible.
+//!
+//! None of it waits for the disk: it outlives a killed agent, and after a boot all specs are withdrawn and written
+//! anew from the ledger, which does.
 
 mod facts;
 mod files;
@@ -58,8 +61,8 @@ impl Specs {
         Ok(Self { options })
     }
 
-    /// Writes the files of a claim and then its spec; durable and visible when it returns. Doing it
-    /// again replaces what was there.
+    /// Writes the files of a claim and then its spec; visible when it returns. Doing it again replaces what
+    /// was there.
     ///
     /// # Errors
     /// `Invalid` for edits that no runtime would take, and nothing is written; `Io`, `Permission`
@@ -166,16 +169,11 @@ impl Specs {
         for (path, text) in &claim_files {
             points.around("publish.claim-file", || files::replace(path, text, 0o444))?;
         }
-        points.around("publish.dir-fsync", || {
-            files::sync(&claim_dir)?;
-            files::sync(claims_dir)
-        })?;
 
         files::make_folder(cdi_dir)?;
         let (half, whole) = (cdi_dir.join(cdi::temp_name(&file)), cdi_dir.join(&file));
         points.around("publish.spec-file", || files::write(&half, &spec, 0o644))?;
         points.around("publish.rename", || files::rename(&half, &whole))?;
-        points.around("publish.dir-fsync", || files::sync(cdi_dir))?;
 
         // What an earlier publication left in the claim's folder; no spec names it any more.
         let named: BTreeSet<&Path> = claim_files.iter().map(|(path, _)| &**path).collect();
@@ -216,11 +214,8 @@ impl Specs {
             files::remove(&cdi_dir.join(&file))?;
             files::remove(&cdi_dir.join(cdi::temp_name(&file)))
         })?;
-        points.around("withdraw.dir-fsync", || files::sync_if_there(cdi_dir))?;
-        points.around("withdraw.claim-dir", || {
-            files::remove_folder(&claims_dir.join(claim.as_str()))?;
-            files::sync_if_there(claims_dir)
-        })
+        points
+            .around("withdraw.claim-dir", || files::remove_folder(&claims_dir.join(claim.as_str())))
     }
 }
 
