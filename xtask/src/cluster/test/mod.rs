@@ -154,6 +154,7 @@ pub(crate) fn programs(root: &Path, args: &Args) -> Result<Programs> {
         vgpu: bin.join("vgpu"),
         fake_nvml: bin.join("examples/libfake_nvml.so"),
         old_runtime: bin.join("examples/runtime"),
+        trivial: bin.join("examples/trivial"),
     };
     for file in programs.all() {
         ensure!(file.is_file(), "there is no {}", file.display());
@@ -167,7 +168,7 @@ fn built(root: &Path, args: &Args) -> Result<PathBuf> {
     let wanted: [&[&str]; 3] = [
         &["-p", "vgpu-plugin", "-p", "vgpu-hook", "-p", "vgpu-cli", "--bins"],
         &["-p", "vgpu-backend-nvidia", "--examples"],
-        &["-p", "vgpu-kubelet-plugin", "--example", "runtime"],
+        &["-p", "vgpu-kubelet-plugin", "--examples"],
     ];
     for what in wanted {
         let status = Command::new(&cargo)

@@ -1,58 +1,108 @@
-//! How fast pods start, with our resource and without, on the same node in the same run.
+//! How fast pods start: without any resource, with that of a device plugin that does next to nothing, and with ours; on
+//! the same node in the same run, in turn.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::cluster::config::NODE;
+use crate::cluster::process::wait_for;
 use crate::cluster::test::Scenario;
-use crate::cluster::test::pod::{PROBE, STAY, container, pod};
+use crate::cluster::test::pod::{STAY, container, pod};
 use crate::cluster::test::restarts::spread;
-use crate::cluster::test::world::{World, why};
+use crate::cluster::test::world::{PATIENCE, World, why};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    Scenario { name: "pace-1", run: |world| pace(world, 1, 9) },
-    Scenario { name: "pace-10", run: |world| pace(world, 10, 5) },
-    Scenario { name: "pace-50", run: |world| pace(world, 50, 5) },
+    Scenario { name: "pace-1", run: |world| pace(world, 1, 6) },
+    Scenario { name: "pace-10", run: |world| pace(world, 10, 4) },
+    Scenario { name: "pace-50", run: |world| pace(world, 50, 3) },
 ];
 
-const OURS: &[(&str, u32)] = &[("vgpu.dev/mlu-memory", 1)];
+/// The least work by which pods could be compared: no probe, which does more where it sees more.
+const TELL: &str = "cat /etc/vgpu/claim.json 2>/dev/null || cat /etc/hostname\n";
+
+/// What a pod asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asks {
+    Nothing,
+    /// Of a device plugin that answers with the name of one CDI device: what the kubelet and the runtime take for any.
+    Trivial,
+    Ours,
+}
+
+impl Asks {
+    const ALL: [Self; 3] = [Self::Nothing, Self::Trivial, Self::Ours];
+
+    fn limits(self) -> &'static [(&'static str, u32)] {
+        match self {
+            Self::Nothing => &[],
+            Self::Trivial => &[("trivial.dev/slot", 1)],
+            // The dearest way of ours: a part that is made at the start, and a hook.
+            Self::Ours => &[("vgpu.dev/mlu-memory", 1)],
+        }
+    }
+}
 
 fn pace(world: &World, count: usize, rounds: usize) -> Result<String> {
+    serve_trivial(world)?;
+    let measured = rounds_of(world, count, rounds);
+    world.cluster.node.signal("trivial", "TERM")?;
+    measured
+}
+
+fn rounds_of(world: &World, count: usize, rounds: usize) -> Result<String> {
     // The first of a kind pays for what later ones find in a cache.
-    start(world, "warm-plain", count.min(10), &[])?;
-    start(world, "warm-ours", count.min(10), OURS)?;
-    let mut plain = Vec::new();
-    let mut ours = Vec::new();
+    for asks in Asks::ALL {
+        start(world, &format!("warm-{asks:?}"), count.min(10), asks)?;
+    }
+    let mut times = Asks::ALL.map(|asks| (asks, Vec::new()));
+    let mut agent = Vec::new();
     for round in 0..rounds {
-        // Whoever comes second finds the remains of the first: they take turns.
-        let turns = if round % 2 == 0 { [true, false] } else { [false, true] };
-        for is_plain in turns {
-            if is_plain {
-                plain.push(start(world, &format!("plain-{round}"), count, &[])?);
-            } else {
-                ours.push(start(world, &format!("ours-{round}"), count, OURS)?);
+        // Who comes later finds the remains of who came before: they take turns.
+        for turn in 0..times.len() {
+            let (asks, times) = &mut times[(round + turn) % Asks::ALL.len()];
+            let before = agent_time(world)?;
+            times.push(start(world, &format!("{asks:?}-{round}"), count, *asks)?);
+            if *asks == Asks::Ours {
+                let count = u32::try_from(count).context("fewer pods")?;
+                agent.push((agent_time(world)? - before) / count);
             }
         }
     }
-    let listed = |all: &[Duration]| {
-        all.iter().map(|t| format!("{:.2}", t.as_secs_f64())).collect::<Vec<_>>().join(" ")
-    };
+    let [plain, trivial, ours] = times.map(|(_, times)| spread(&times));
+    agent.sort_unstable();
+    let middle = agent.get(agent.len() / 2).map_or(0.0, Duration::as_secs_f64);
     Ok(format!(
-        "without {}, with {}; in turn {} | {}",
-        spread(&plain),
-        spread(&ours),
-        listed(&plain),
-        listed(&ours)
+        "no resource {plain}, a trivial plugin's {trivial}, ours {ours}; the agent's processor time for a pod's life {:.0} ms",
+        middle * 1e3
     ))
 }
 
+/// Starts the other plugin, with its CDI device, and waits until the kubelet has its ids.
+fn serve_trivial(world: &World) -> Result<()> {
+    let node = &world.cluster.node;
+    let spec = json!({
+        "cdiVersion": "0.5.0",
+        "kind": "trivial.dev/slot",
+        "devices": [{"name": "any", "containerEdits": {"deviceNodes": [{"path": "/dev/cambricon_ctl"}]}}],
+    });
+    std::fs::write(node.inside("/run/cdi").join("trivial.json"), spec.to_string())
+        .context("cannot write the CDI spec of the trivial plugin")?;
+    let args = ["/var/lib/kubelet", "trivial.dev/slot", "64", "trivial.dev/slot=any"];
+    node.spawn("trivial", &world.programs.trivial, args)?;
+    wait_for("ids of the trivial plugin", PATIENCE, || {
+        let node = world.cluster.api.get(&format!("/api/v1/nodes/{NODE}"))?;
+        Ok((node["status"]["allocatable"]["trivial.dev/slot"] == "64").then_some(()))
+    })
+}
+
 /// Makes so many pods at once, waits until all run, and then for their end.
-fn start(world: &World, stem: &str, count: usize, limits: &[(&str, u32)]) -> Result<Duration> {
+fn start(world: &World, stem: &str, count: usize, asks: Asks) -> Result<Duration> {
+    let stem = stem.to_lowercase();
     let names: BTreeSet<String> = (0..count).map(|n| format!("{stem}-{n}")).collect();
-    // The same work in both, or the two could not be compared.
-    let script = format!("{PROBE}{STAY}");
+    let script = format!("{TELL}{STAY}");
     let all: Vec<&String> = names.iter().collect();
     let began = Instant::now();
     std::thread::scope(|scope| {
@@ -60,7 +110,7 @@ fn start(world: &World, stem: &str, count: usize, limits: &[(&str, u32)]) -> Res
             let script = &script;
             scope.spawn(move || {
                 some.iter().try_for_each(|name| {
-                    world.create(&pod(name, vec![container("main", script, limits)]))
+                    world.create(&pod(name, vec![container("main", script, asks.limits())]))
                 })
             })
         });
@@ -80,18 +130,58 @@ fn start(world: &World, stem: &str, count: usize, limits: &[(&str, u32)]) -> Res
     });
     let took =
         watched.with_context(|| format!("{} pods do not run: {waiting:?}", waiting.len()))?;
-    if !limits.is_empty() {
-        for name in &names {
-            let seen = world.checked(name, "main")?;
-            let claim = world.claim_of(name)?;
-            ensure!(claim["claim"] == seen.claim["claim"], "{name} sees another's claim");
-        }
+    if asks == Asks::Ours {
+        each_has_its_own(world, &names)?;
     }
     names.iter().try_for_each(|name| world.delete_later(name))?;
     names.iter().try_for_each(|name| world.delete(name))?;
     Ok(took)
 }
 
+/// What a container reads is the claim that the agent has for it.
+fn each_has_its_own(world: &World, names: &BTreeSet<String>) -> Result<()> {
+    for name in names {
+        let claim = world.claim_of(name)?;
+        let own = wait_for("word of the container", PATIENCE, || {
+            let text = world.log(name, "main").unwrap_or_default();
+            Ok(serde_json::from_str::<Value>(&text).ok())
+        });
+        let own = own.with_context(|| format!("pod {name} prints no claim"))?;
+        ensure!(claim["claim"] == own["claim"], "{name} sees another's claim");
+    }
+    Ok(())
+}
+
 fn failed(pod: &Value) -> bool {
     pod["status"]["phase"] == "Failed"
+}
+
+/// The processor time that the agent took since it was started.
+fn agent_time(world: &World) -> Result<Duration> {
+    let node = &world.cluster.node;
+    let stat = node.inside(&format!("/proc/{}/stat", node.number("agent")?));
+    let text = std::fs::read_to_string(&stat)
+        .with_context(|| format!("cannot read {}", stat.display()))?;
+    ticks(&text).map(|ticks| Duration::from_millis(ticks * 10)).context("the agent's stat is cut")
+}
+
+/// The hundredths of a second in user and kernel mode, from `/proc/<pid>/stat`.
+fn ticks(stat: &str) -> Option<u64> {
+    // The name stands in brackets and may hold anything; the state is the first field behind it.
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut times = fields.split_whitespace().skip(11);
+    let mut time = || times.next()?.parse::<u64>().ok();
+    Some(time()? + time()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_took_user_and_kernel_time() {
+        let stat = "7 (a ) b) S 1 7 7 0 -1 4194560 900 0 3 0 42 8 0 0 20 0 5 0 100 1 2";
+        assert_eq!(ticks(stat), Some(50));
+        assert_eq!(ticks("7 (a) S 1"), None);
+    }
 }

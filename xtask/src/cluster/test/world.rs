@@ -38,11 +38,14 @@ pub(crate) struct Programs {
     pub(crate) fake_nvml: PathBuf,
     /// Answers as a container runtime that ignores CDI names.
     pub(crate) old_runtime: PathBuf,
+    /// A device plugin that does next to nothing, to compare with.
+    pub(crate) trivial: PathBuf,
 }
 
 impl Programs {
-    pub(crate) fn all(&self) -> [&Path; 5] {
-        [&self.agent, &self.hook, &self.vgpu, &self.fake_nvml, &self.old_runtime]
+    pub(crate) fn all(&self) -> [&Path; 6] {
+        let Self { agent, hook, vgpu, fake_nvml, old_runtime, trivial } = self;
+        [agent, hook, vgpu, fake_nvml, old_runtime, trivial]
     }
 }
 
