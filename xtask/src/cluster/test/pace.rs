@@ -15,9 +15,9 @@ use crate::cluster::test::restarts::spread;
 use crate::cluster::test::world::{PATIENCE, World, why};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    Scenario { name: "pace-1", run: |world| pace(world, 1, 6) },
-    Scenario { name: "pace-10", run: |world| pace(world, 10, 4) },
-    Scenario { name: "pace-50", run: |world| pace(world, 50, 3) },
+    Scenario { name: "pace-1", run: |world| pace(world, 1, 4) },
+    Scenario { name: "pace-10", run: |world| pace(world, 10, 3) },
+    Scenario { name: "pace-50", run: |world| pace(world, 50, 2) },
 ];
 
 /// The least work by which pods could be compared: no probe, which does more where it sees more.
