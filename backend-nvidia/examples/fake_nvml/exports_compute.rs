@@ -1,14 +1,8 @@
 //! Who may compute on a card; every driver has these.
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
-
 use crate::abi::{Handle, INVALID_ARGUMENT};
 use crate::ffi::{answer, put};
 use crate::world::{self, index_of};
-
-/// By card; what was never set is the default, 0.
-static MODES: Mutex<BTreeMap<u32, u32>> = Mutex::new(BTreeMap::new());
 
 /// Default, (exclusive thread, gone), prohibited, exclusive process.
 const KNOWN: &[u32] = &[0, 2, 3];
@@ -21,8 +15,9 @@ unsafe extern "C" fn nvmlDeviceSetComputeMode(device: Handle, mode: u32) -> u32 
             return Err(INVALID_ARGUMENT);
         }
         let index = index_of(device)?;
-        MODES.lock().unwrap_or_else(PoisonError::into_inner).insert(index, mode);
-        Ok(())
+        world::locked(|world| {
+            world.kept(|kept| kept.compute_modes.insert(index, mode)).map(|_before| ())
+        })
     })
 }
 
@@ -31,8 +26,9 @@ unsafe extern "C" fn nvmlDeviceGetComputeMode(device: Handle, to: *mut u32) -> u
     answer(|| {
         world::card("nvmlDeviceGetComputeMode", device)?;
         let index = index_of(device)?;
-        let modes = MODES.lock().unwrap_or_else(PoisonError::into_inner);
-        let mode = modes.get(&index).copied().unwrap_or(0);
+        let mode =
+            world::locked(|world| world.kept(|kept| kept.compute_modes.get(&index).copied()))?;
+        let mode = mode.unwrap_or(0);
         // SAFETY: `to` is null or writable.
         unsafe { put(to, mode) }
     })

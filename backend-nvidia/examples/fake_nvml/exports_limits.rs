@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::abi::{Handle, INVALID_ARGUMENT};
 use crate::ffi::{answer, text};
-use crate::limits::Pair;
+use crate::limits::{self, Pair};
 use crate::world;
 
 #[repr(C)]
@@ -46,7 +46,8 @@ unsafe extern "C" fn nvmlDeviceSetMemoryLimits_v1(device: Handle, limits: *mut S
         // SAFETY: null or a string with an end.
         let cgroup = Path::new(OsStr::from_bytes(unsafe { text(name_space) }?));
         world::locked(|world| {
-            world.limits.set(&world.scenario, (index, &card), cgroup, Pair { soft, hard })
+            let way = limits::admit(&world.scenario, &card)?;
+            world.kept(|kept| kept.limits.set(way, index, cgroup, Pair { soft, hard }))?
         })
     })
 }
@@ -63,8 +64,10 @@ unsafe extern "C" fn nvmlDeviceGetMemoryLimits_v1(device: Handle, limits: *mut G
         let name_space = unsafe { (*limits).name_space };
         // SAFETY: null or a string with an end.
         let cgroup = Path::new(OsStr::from_bytes(unsafe { text(name_space) }?));
-        let (Pair { soft, hard }, used) =
-            world::locked(|world| world.limits.read(&world.scenario, (index, &card), cgroup))?;
+        let (Pair { soft, hard }, used) = world::locked(|world| {
+            let way = limits::admit(&world.scenario, &card)?;
+            world.kept(|kept| kept.limits.read(way, (index, &card), cgroup))?
+        })?;
         // SAFETY: not null, and so writable.
         unsafe { limits.write(GetLimits { name_space, soft, hard, used }) };
         Ok(())

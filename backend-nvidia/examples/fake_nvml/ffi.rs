@@ -4,6 +4,7 @@ use std::ffi::{CStr, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::abi::{INSUFFICIENT_SIZE, INVALID_ARGUMENT, SUCCESS, UNKNOWN};
+use crate::die;
 use crate::world::Answer;
 
 /// Functions that write one number of a card, or say that it has none.
@@ -26,11 +27,13 @@ pub(crate) use numbers;
 
 /// NVML's code for what `call` came to; a panic is an unknown error, as it would be in a driver.
 pub(crate) fn answer(call: impl FnOnce() -> Answer<()>) -> u32 {
-    match catch_unwind(AssertUnwindSafe(call)) {
+    let code = match catch_unwind(AssertUnwindSafe(call)) {
         Ok(Ok(())) => SUCCESS,
         Ok(Err(code)) => code,
         Err(_panic) => UNKNOWN,
-    }
+    };
+    die::if_doomed();
+    code
 }
 
 /// Writes an answer where the caller wants it.

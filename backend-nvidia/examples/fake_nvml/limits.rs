@@ -6,13 +6,12 @@
 //! limit and every ancestor with a `dmem.min` carries the sum of the soft limits below it until each is taken back
 //! through this library.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::abi::{FUNCTION_NOT_FOUND, INVALID_ARGUMENT, NO_PERMISSION, NOT_FOUND, NOT_SUPPORTED};
 use crate::scenario::{Card, Scenario};
@@ -62,7 +61,7 @@ pub(crate) struct Outside {
 }
 
 /// Soft and hard limits in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Pair {
     pub(crate) soft: u64,
     pub(crate) hard: u64,
@@ -72,49 +71,48 @@ pub(crate) struct Pair {
 type Folder = (u64, Option<SystemTime>);
 
 /// What is set, by card and cgroup.
-#[derive(Debug, Default)]
-pub(crate) struct Limits(BTreeMap<(u32, Folder), Pair>);
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Limits(Vec<Limit>);
+
+/// What is set on a cgroup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Limit {
+    card: u32,
+    /// As the caller named it; what counts is the folder.
+    cgroup: PathBuf,
+    folder: Folder,
+    #[serde(flatten)]
+    pair: Pair,
+}
 
 impl Limits {
-    pub(crate) fn set(
-        &mut self,
-        scenario: &Scenario,
-        (index, card): (u32, &Card),
-        cgroup: &Path,
-        pair: Pair,
-    ) -> Answer<()> {
-        let way = admit(scenario, card)?;
+    pub(crate) fn set(&mut self, way: Way, card: u32, cgroup: &Path, pair: Pair) -> Answer<()> {
         if !way.privileged {
             return Err(NO_PERMISSION);
         }
         if pair.hard != MAX && pair.soft > pair.hard {
             return Err(INVALID_ARGUMENT);
         }
-        let made = made(cgroup)?;
+        let folder = made(cgroup)?;
         if way.backend == Backend::Dmem && !cgroup.join("dmem.max").exists() {
             return Err(NOT_FOUND);
         }
-        let before = self.0.get(&(index, made)).map_or(0, |pair| pair.soft);
+        let before = self.of(card, folder).map_or(0, |pair| pair.soft);
         if way.backend == Backend::Dmem {
             reserve(cgroup, before, pair.soft);
         }
-        if pair == (Pair { soft: 0, hard: MAX }) {
-            self.0.remove(&(index, made));
-        } else {
-            let hard = if pair.hard == MAX { MAX } else { pair.hard + way.error };
-            self.0.insert((index, made), Pair { hard, ..pair });
-        }
+        let hard = if pair.hard == MAX { MAX } else { pair.hard + way.error };
+        self.put(card, cgroup, folder, Pair { hard, ..pair });
         Ok(())
     }
 
     /// The limits in force and what is used below: of the cgroup, or of the nearest above it that has some.
     pub(crate) fn read(
         &self,
-        scenario: &Scenario,
+        way: Way,
         (index, card): (u32, &Card),
         cgroup: &Path,
     ) -> Answer<(Pair, u64)> {
-        let way = admit(scenario, card)?;
         made(cgroup)?;
         // A cgroup with files of its own has a value of its own, "max".
         let stops =
@@ -122,12 +120,12 @@ impl Limits {
         let up = cgroup.ancestors().take_while(|folder| folder.join("cgroup.procs").exists());
         let mut found = None;
         for folder in up {
-            found = made(folder).ok().and_then(|made| self.0.get(&(index, made)));
+            found = made(folder).ok().and_then(|made| self.of(index, made));
             if found.is_some() || stops(&folder) {
                 break;
             }
         }
-        let pair = *found.ok_or(way.unset)?;
+        let pair = found.ok_or(way.unset)?;
         let inside = processes(cgroup);
         let mib = card.processes.iter().filter(|p| inside.contains(&p.pid));
         let used: u64 = mib.filter_map(|p| p.used_mib).sum();
@@ -136,18 +134,29 @@ impl Limits {
 
     /// Takes a change from outside; a cgroup that is not there changes nothing.
     pub(crate) fn change(&mut self, change: &Outside) {
-        let Ok(made) = made(&change.cgroup) else { return };
-        match change.hard_mib {
-            Some(mib) => {
-                self.0.insert((change.card, made), Pair { soft: 0, hard: mib << 20 });
-            }
-            None => drop(self.0.remove(&(change.card, made))),
+        let Ok(folder) = made(&change.cgroup) else { return };
+        let hard = change.hard_mib.map_or(MAX, |mib| mib << 20);
+        self.put(change.card, &change.cgroup, folder, Pair { soft: 0, hard });
+    }
+
+    fn of(&self, card: u32, folder: Folder) -> Option<Pair> {
+        let own = |limit: &&Limit| limit.card == card && limit.folder == folder;
+        self.0.iter().find(own).map(|limit| limit.pair)
+    }
+
+    /// Sets what is in force; what was set on a cgroup that is gone went with it.
+    fn put(&mut self, card: u32, cgroup: &Path, folder: Folder, pair: Pair) {
+        self.0.retain(|limit| {
+            (limit.card, limit.folder) != (card, folder) && made(&limit.cgroup) == Ok(limit.folder)
+        });
+        if pair != (Pair { soft: 0, hard: MAX }) {
+            self.0.push(Limit { card, cgroup: cgroup.to_owned(), folder, pair });
         }
     }
 }
 
 /// Whether this driver, with this card, has limits at all.
-fn admit(scenario: &Scenario, card: &Card) -> Answer<Way> {
+pub(crate) fn admit(scenario: &Scenario, card: &Card) -> Answer<Way> {
     let major = scenario.driver_version.split('.').next().and_then(|text| text.parse().ok());
     if major.is_none_or(|major: u32| major < 615) {
         return Err(FUNCTION_NOT_FOUND);

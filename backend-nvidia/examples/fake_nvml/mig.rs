@@ -10,7 +10,7 @@ use crate::mig_tables::{self, Profile};
 use crate::scenario::{Card, Mig, Process};
 use crate::world::Answer;
 
-/// All that outlives a process.
+/// MIG of the whole machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct MigState {

@@ -7,6 +7,7 @@
 
 mod abi;
 mod abi_mig;
+mod die;
 mod exports;
 mod exports_compute;
 mod exports_mig;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::die::Death;
 use crate::limits::{Outside, Way};
 use crate::mig_tables::{Model, Profile};
 use crate::orders::Order;
@@ -35,7 +36,7 @@ pub(crate) struct Scenario {
     pub(crate) hidden: Vec<String>,
     /// Whether the caller passes for root.
     pub(crate) privileged: bool,
-    /// Where MIG is kept, if it is to outlive the process.
+    /// Where the driver's state is kept, if it is to outlive the process.
     pub(crate) state: Option<PathBuf>,
     /// Where the host's files are written that tell of instances.
     pub(crate) host_root: Option<PathBuf>,
@@ -224,6 +225,7 @@ pub(crate) struct Control {
     pub(crate) fail: Vec<Fail>,
     /// Carried out whenever the text of the file changes.
     pub(crate) cgroup_limits: Vec<Outside>,
+    pub(crate) die: Vec<Death>,
     pub(crate) orders: Vec<Order>,
 }
 
@@ -252,7 +254,7 @@ struct Document {
 }
 
 impl Scenario {
-    /// A preset's name, or the path of a YAML file. Where MIG is kept, and the host's files, may come from variables
+    /// A preset's name, or the path of a YAML file. Where the driver's state is kept, and the host's files, may come from variables
     /// of their own, so that a preset can be played over several processes.
     pub(crate) fn named(name: &str) -> Result<Self, String> {
         let mut scenario = Self::found(name)?;

@@ -1,33 +1,47 @@
-//! Where MIG is kept: in this process, or in a file that outlives it; and the host's files that tell of it.
+//! What the driver keeps: in this process, or in a file that outlives it; and the host's files that tell of it.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
+use crate::limits::Limits;
 use crate::mig::MigState;
 use crate::scenario::Card;
 
-/// MIG of the whole machine.
+/// All that outlives a process.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Kept {
+    pub(crate) mig: MigState,
+    pub(crate) limits: Limits,
+    /// Who may compute, by card; what was never set is the default, 0.
+    pub(crate) compute_modes: BTreeMap<u32, u32>,
+}
+
+/// Where it is kept.
 #[derive(Debug, Default)]
 pub(crate) struct Store {
     /// What all processes that play this machine share.
     file: Option<PathBuf>,
     /// Below it lie the host's files.
     host_root: Option<PathBuf>,
-    here: MigState,
+    here: Kept,
 }
 
 impl Store {
     pub(crate) fn new(file: Option<PathBuf>, host_root: Option<PathBuf>) -> Self {
-        Self { file, host_root, here: MigState::default() }
+        Self { file, host_root, here: Kept::default() }
     }
 
     /// Runs a call on the state; what it changed is kept before it returns, as a driver does.
     pub(crate) fn with<T>(
         &mut self,
         cards: &[Arc<Card>],
-        call: impl FnOnce(&mut MigState) -> T,
+        call: impl FnOnce(&mut Kept) -> T,
     ) -> io::Result<T> {
         // Another process may be at it.
         let _lock = match &self.file {
@@ -45,23 +59,25 @@ impl Store {
             if let Some(file) = &self.file {
                 write(file, &self.here)?;
             }
-            if let Some(root) = &self.host_root {
-                tell(root, cards, &self.here)?;
+            if let Some(root) = &self.host_root
+                && self.here.mig != before.mig
+            {
+                tell(root, cards, &self.here.mig)?;
             }
         }
         Ok(result)
     }
 }
 
-fn read(file: &Path) -> io::Result<MigState> {
+fn read(file: &Path) -> io::Result<Kept> {
     match fs::read_to_string(file) {
         Ok(text) => serde_json::from_str(&text).map_err(io::Error::other),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(MigState::default()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Kept::default()),
         Err(e) => Err(e),
     }
 }
 
-fn write(file: &Path, state: &MigState) -> io::Result<()> {
+fn write(file: &Path, state: &Kept) -> io::Result<()> {
     let new = file.with_extension("new");
     fs::write(&new, serde_json::to_string(state).map_err(io::Error::other)?)?;
     fs::rename(&new, file)

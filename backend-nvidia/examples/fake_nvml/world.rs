@@ -9,11 +9,11 @@ use crate::abi::{
     DRIVER_NOT_LOADED, FUNCTION_NOT_FOUND, GPU_IS_LOST, Handle, INVALID_ARGUMENT, NOT_FOUND,
     NOT_SUPPORTED, SUCCESS, TIMEOUT, UNINITIALIZED, UNKNOWN,
 };
-use crate::limits::Limits;
+use crate::die::{self, Death};
 use crate::mig::MigState;
 use crate::orders::{self, Order};
 use crate::scenario::{Card, Control, Event, Scenario, State};
-use crate::store::Store;
+use crate::store::{Kept, Store};
 
 /// A call's answer, or NVML's code for its failure.
 pub(crate) type Answer<T> = Result<T, u32>;
@@ -43,10 +43,11 @@ pub(crate) struct World {
     sets: BTreeMap<Handle, Set>,
     next_set: Handle,
     delivered: HashSet<Delivered>,
-    mig: Store,
+    kept: Store,
     /// Calls that are being slow now.
     slow: Vec<String>,
-    pub(crate) limits: Limits,
+    /// Calls that were candidates for a death, by its id.
+    pub(crate) met: HashMap<String, u64>,
 }
 
 #[derive(Default)]
@@ -172,10 +173,10 @@ impl World {
             sets: BTreeMap::new(),
             next_set: FIRST_SET,
             delivered: HashSet::new(),
-            mig: Store::new(scenario.state.clone(), scenario.host_root.clone()),
+            kept: Store::new(scenario.state.clone(), scenario.host_root.clone()),
             scenario,
             slow: Vec::new(),
-            limits: Limits::default(),
+            met: HashMap::new(),
         })
     }
 
@@ -223,7 +224,12 @@ impl World {
 
     /// Reads or changes MIG.
     pub(crate) fn mig<T>(&mut self, call: impl FnOnce(&mut MigState) -> T) -> Answer<T> {
-        self.mig.with(&self.cards, call).map_err(|why| {
+        self.kept(|kept| call(&mut kept.mig))
+    }
+
+    /// Reads or changes what outlives the process.
+    pub(crate) fn kept<T>(&mut self, call: impl FnOnce(&mut Kept) -> T) -> Answer<T> {
+        self.kept.with(&self.cards, call).map_err(|why| {
             eprintln!("fake_nvml: the state is not kept: {why}");
             UNKNOWN
         })
@@ -235,6 +241,10 @@ impl World {
 
     pub(crate) fn orders(&self) -> &[Order] {
         &self.control.orders
+    }
+
+    pub(crate) fn deaths(&self) -> &[Death] {
+        &self.control.die
     }
 
     /// An event that comes of a call and not of the scenario; nobody who asks later is told.
@@ -259,7 +269,13 @@ impl World {
                 && rule.card == card
                 && rule.nth.is_none_or(|nth| nth == *calls)
         });
-        rule.map_or(Ok(()), |rule| Err(rule.code))
+        if let Some(rule) = rule {
+            return Err(rule.code);
+        }
+        if let Some(card) = card {
+            die::judge(self, function, card);
+        }
+        Ok(())
     }
 
     /// Reads the control file and, when its text is another than the last, makes the cards anew.
@@ -275,7 +291,9 @@ impl World {
         match Control::parse(&text).and_then(|control| Ok((self.patched(&control)?, control))) {
             Ok((cards, control)) => {
                 self.cards = cards;
-                control.cgroup_limits.iter().for_each(|change| self.limits.change(change));
+                let changes = &control.cgroup_limits;
+                // What cannot be kept is told where it fails.
+                let _told = self.kept(|kept| changes.iter().for_each(|c| kept.limits.change(c)));
                 self.control = control;
             }
             // The last good one stays; a writer that does not rename may be in the middle of it.

@@ -5,6 +5,7 @@
 
 pub mod program;
 pub mod raw;
+pub mod standin;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
