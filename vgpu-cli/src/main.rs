@@ -11,6 +11,7 @@ mod claims;
 mod conformance;
 mod demo;
 mod devices;
+mod doctor;
 mod edits;
 mod failure;
 mod input;
@@ -53,6 +54,7 @@ enum Command {
     /// Plays a mixed-vendor node with the agent and a kubelet in this process; touches nothing.
     Demo,
     Devices(devices::Args),
+    Doctor(Box<doctor::Args>),
     Edits(Box<edits::Args>),
     /// The parts that drivers hold, and changing the size of a living one.
     #[command(subcommand)]
@@ -68,6 +70,7 @@ impl Command {
             Self::Conformance(command) => conformance::run(command),
             Self::Demo => demo::run(),
             Self::Devices(args) => devices::run(args),
+            Self::Doctor(args) => doctor::run(args),
             Self::Edits(args) => edits::run(args),
             Self::Partition(command) => partition::run(command),
             Self::Plan(args) => plan::run(args),

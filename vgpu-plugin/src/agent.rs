@@ -154,10 +154,10 @@ impl Agent {
         let metrics = Arc::new(Metrics::new());
         let sockets = SocketPaths::under(&options.state_dir);
         let mut tasks = JoinSet::new();
-        sockets::serve(&mut tasks, &sockets, &node, &metrics)?;
         let mut host_options = HostOptions::new(&options.kubelet, SOCKET_PREFIX);
         host_options.limits.pre_start = PRE_START;
         let host = Arc::new(PluginHost::new(host_options)?);
+        sockets::serve(&mut tasks, &sockets, &node, &host, &metrics)?;
         let lists = Lists::follow(&node);
         let serving = Serving {
             node: node.clone(),

@@ -10,10 +10,11 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use tokio::task::JoinSet;
-use vgpu_kubelet_plugin::{PluginHost, Registration};
+use vgpu_kubelet_plugin::PluginHost;
 use vgpu_node::Node;
 
 use crate::metrics::Metrics;
+use crate::sockets::told;
 
 /// What the pages are made from.
 #[derive(Clone)]
@@ -55,13 +56,8 @@ async fn metrics(State(pages): State<Pages>) -> impl IntoResponse {
 /// unwell, since a restart would heal neither.
 async fn healthz(State(pages): State<Pages>) -> impl IntoResponse {
     let mut lines = vec!["ok".to_owned()];
-    for (resource, registration) in pages.host.registrations() {
-        lines.push(match registration {
-            Registration::Serving => format!("{resource}: registered"),
-            Registration::Waiting { reason } => format!("{resource}: waiting: {reason}"),
-            _ => format!("{resource}: stopped"),
-        });
-    }
+    let registrations = pages.host.registrations().into_iter();
+    lines.extend(registrations.map(|(resource, how)| format!("{resource}: {}", told(&how))));
     lines.extend(pages.node.trouble().map(|e| format!("configuration: {e}")));
     if pages.node.driver_replaced() {
         lines[0] = "the driver was replaced; restarting".to_owned();

@@ -2,6 +2,7 @@
 //!
 //! Both speak one line of JSON in, one line out.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
 use vgpu_core::id::ClaimId;
 use vgpu_core::{Confinement, Container, Partition, PartitionId, Size};
+use vgpu_kubelet_plugin::{PluginHost, Registration};
 use vgpu_node::{ClaimStatus, Node};
 
 use crate::metrics::Metrics;
@@ -50,6 +52,12 @@ pub struct ClaimsReply {
     pub claims: Vec<ClaimStatus>,
     /// Why the configuration could not be laid over the cards, if so.
     pub trouble: Option<String>,
+    /// The agent's version; absent from one that does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// How each resource stands with the kubelet: `registered`, `waiting: …` or `stopped`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -100,14 +108,15 @@ pub(crate) fn serve(
     tasks: &mut JoinSet<()>,
     paths: &SocketPaths,
     node: &Arc<Node>,
+    host: &Arc<PluginHost>,
     metrics: &Arc<Metrics>,
 ) -> anyhow::Result<()> {
     let hooks = bind(&paths.hook, 0o600)?;
     let claims = bind(&paths.claims, 0o666)?;
     let (node, metrics) = (node.clone(), metrics.clone());
-    let reader = node.clone();
+    let (reader, host) = (node.clone(), host.clone());
     tasks.spawn(accept(hooks, move |stream| hook(stream, node.clone(), metrics.clone())));
-    tasks.spawn(accept(claims, move |stream| tell(stream, reader.clone())));
+    tasks.spawn(accept(claims, move |stream| tell(stream, reader.clone(), host.clone())));
     Ok(())
 }
 
@@ -246,10 +255,24 @@ async fn confine(node: Arc<Node>, ask: HookRequest) -> Result<(), String> {
     }
 }
 
-async fn tell(stream: UnixStream, node: Arc<Node>) -> anyhow::Result<()> {
-    let reply =
-        ClaimsReply { claims: node.claims(), trouble: node.trouble().map(|e| e.to_string()) };
+async fn tell(stream: UnixStream, node: Arc<Node>, host: Arc<PluginHost>) -> anyhow::Result<()> {
+    let resources = host.registrations().into_iter();
+    let reply = ClaimsReply {
+        claims: node.claims(),
+        trouble: node.trouble().map(|e| e.to_string()),
+        version: Some(env!("CARGO_PKG_VERSION").into()),
+        resources: Some(resources.map(|(name, how)| (name.to_string(), told(&how))).collect()),
+    };
     send(&mut BufReader::new(stream), &serde_json::to_string(&reply)?).await
+}
+
+/// How a resource stands with the kubelet, in a few words.
+pub(crate) fn told(registration: &Registration) -> String {
+    match registration {
+        Registration::Serving => "registered".to_owned(),
+        Registration::Waiting { reason } => format!("waiting: {reason}"),
+        _ => "stopped".to_owned(),
+    }
 }
 
 /// One line; the error is for the peer.

@@ -127,6 +127,9 @@ async fn anyone_may_read_who_holds_what() {
     let reply: ClaimsReply = serde_json::from_str(&answer).expect("a reply");
     assert_eq!(reply.claims, agent.node().claims());
     assert_eq!(reply.trouble, None);
+    assert_eq!(reply.version.as_deref(), Some(env!("CARGO_PKG_VERSION")));
+    let resources = reply.resources.expect("it says how each stands");
+    assert_eq!(resources.get(MEM).map(String::as_str), Some("registered"), "{resources:?}");
     let holder = reply.claims[0].holder.clone().expect("known");
     assert_eq!((holder.namespace.as_str(), holder.pod.as_str()), ("default", "holder"));
     assert_eq!(holder.uid.as_deref(), Some(pod.uid.as_str()));

@@ -12,13 +12,22 @@ use crate::devices::report::{Found, State, Unread};
 use crate::failure::Failure;
 
 /// What became of each backend, in the order of the names.
-///
-/// A vendor call that does not return makes its backend broken and holds up no other.
 pub(crate) fn at(
     names: &[Name],
     sources: &Sources,
     timeout: Duration,
 ) -> std::result::Result<Vec<Found>, Failure> {
+    each(names, sources, timeout, ask, |name, error| Found::broken(name.to_string(), error))
+}
+
+/// Asks all at once. A vendor call that does not return makes its backend `broken` and holds up no other.
+pub(crate) fn each<T: Send + 'static>(
+    names: &[Name],
+    sources: &Sources,
+    timeout: Duration,
+    ask: fn(Name, &dyn BackendFactory, &Host) -> T,
+    broken: impl Fn(Name, Error) -> T,
+) -> std::result::Result<Vec<T>, Failure> {
     let factories = names
         .iter()
         .map(|name| Ok((*name, sources.factory(*name)?)))
@@ -36,22 +45,25 @@ pub(crate) fn at(
         })
         .collect();
     let until = Instant::now() + timeout;
-    let wait = |told: mpsc::Receiver<Found>| told.recv_timeout(until - Instant::now().min(until));
+    let wait = |told: mpsc::Receiver<T>| told.recv_timeout(until - Instant::now().min(until));
     let found = asked.into_iter().map(|(name, told)| match wait(told) {
         Ok(found) => found,
-        Err(why) => Found::broken(name.to_string(), silent(why, timeout)),
+        Err(why) => broken(name, silent(why, timeout)),
     });
     Ok(found.collect())
 }
 
-fn ask(name: Name, factory: &dyn BackendFactory, host: &Host) -> Found {
+/// What a backend that works has.
+pub(crate) fn scanned(name: Name, backend: &Arc<dyn Backend>) -> Found {
     let name = name.to_string();
+    scan(&name, backend).unwrap_or_else(|error| Found::broken(name, error))
+}
+
+fn ask(name: Name, factory: &dyn BackendFactory, host: &Host) -> Found {
     match factory.probe(host) {
-        Probe::Absent(why) => Found::absent(name, why),
-        Probe::Broken(error) => Found::broken(name, error),
-        Probe::Ready(backend) => {
-            scan(&name, &backend).unwrap_or_else(|error| Found::broken(name, error))
-        }
+        Probe::Absent(why) => Found::absent(name.to_string(), why),
+        Probe::Broken(error) => Found::broken(name.to_string(), error),
+        Probe::Ready(backend) => scanned(name, &backend),
     }
 }
 

@@ -1,6 +1,6 @@
 //! `vgpu devices`: what is there, and why the rest is not.
 
-mod look;
+pub(crate) mod look;
 mod matrix;
 mod report;
 mod schemes;
@@ -13,7 +13,9 @@ use crate::answer::{Answer, Done};
 use crate::backends::{Name, Sources};
 use crate::failure::Failure;
 
-pub(crate) use crate::devices::report::Report;
+#[cfg(test)]
+pub(crate) use crate::devices::report::Unread;
+pub(crate) use crate::devices::report::{Found, Report, State};
 pub(crate) use crate::devices::schemes::axis;
 
 /// Shows the cards of this machine, how each can be split and what each way enforces.

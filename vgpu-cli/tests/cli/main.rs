@@ -4,6 +4,7 @@
 mod child;
 mod conformance;
 mod devices;
+mod doctor;
 mod edits;
 mod hygon;
 mod mistakes;

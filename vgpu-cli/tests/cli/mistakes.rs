@@ -27,6 +27,8 @@ fn in_the_call() {
             &["devices", "--backend", "mock", "--machine", "h300"],
             ["no such machine", "h300", "h200x8"],
         ),
+        (&["doctor", "--backend", "mock", "--backend", "mock"], ["twice", "--backend", "once"]),
+        (&["doctor", "--host-root", "/no/such"], ["no folder", "/no/such", "name the folder"]),
         (&["devices", "--timeout", "soon"], ["invalid", "--timeout", "vgpu help"]),
         (&["plan", "/no/such"], ["cannot read", "/no/such", "name a file"]),
         (&["edits", "--backend", "mock"], ["not provided", "--whole", "vgpu help"]),

@@ -42,6 +42,7 @@ fn schemas_refuse_what_is_wrong() {
         ("devices", json!({"version": 2, "backends": []})),
         ("devices", json!({"version": 1, "backends": [{"backend": "x"}]})),
         ("devices", json!({"version": 1, "backends": [], "more": 1})),
+        ("doctor", json!({"version": 1, "findings": []})),
         ("plan-input", json!({"nodes": [], "requests": []})),
         ("plan-output", json!({"version": 1, "placed": 0, "refused": 0})),
         ("conformance-report", json!({"suite": "1", "runs": []})),
