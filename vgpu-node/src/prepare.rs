@@ -259,6 +259,7 @@ impl Node {
     /// Puts a card into a mode and reads it anew: numbers of nodes may have changed.
     fn enter_mode(&self, order: &ModeOrder) -> Result<Device> {
         let lanes = self.lanes(&order.device)?;
+        self.note_mode(order)?;
         let sent = order.clone();
         let change = lanes.change_all(&order.affected, "set mode", move |b| b.set_mode(&sent))?;
         if change != ModeChange::Done {

@@ -6,9 +6,9 @@ mod world;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use vgpu_backend_mock::Preset;
-use vgpu_core::id::DeviceId;
-use vgpu_core::{Scheme, Vendor};
+use vgpu_backend_mock::{MockFactory, Preset};
+use vgpu_core::id::{DeviceId, TrustDomain};
+use vgpu_core::{Host, ModeChange, ModeOrder, Probe, Scheme, Subject, Vendor};
 use vgpu_node::absence::AbsenceOptions;
 use vgpu_node::{ClaimStatus, KubeletView, Node};
 use world::{World, allocate, healthy, start};
@@ -73,6 +73,54 @@ fn a_mode_that_nobody_needs_is_left_after_a_crash_too() {
     let node = world.node();
     node.refresh();
     assert_eq!(mode(&node, &card), (false, None));
+}
+
+#[test]
+fn a_mode_is_left_though_it_could_not_be_and_its_offer_is_gone() {
+    let (world, card) = world();
+    let hold = |processes| {
+        let subject = Subject::Device(card.clone());
+        world.machine.faults().hold(&subject, processes).expect("known");
+    };
+    {
+        let node = world.node();
+        let (_, ids) = allocate(&node, "vgpu.dev/share", 1).expect("free");
+        node.prepare(&start("vgpu.dev/share", &ids)).expect("prepared");
+        // Somebody computes there, so that it stays when the last claim goes.
+        hold(1);
+        let nothing = KubeletView { checkpoint: Some(BTreeSet::new()), ..KubeletView::default() };
+        node.observe_kubelet(Some(&nothing));
+        node.observe_kubelet(Some(&nothing));
+        assert_eq!(node.claims(), []);
+        node.apply(&[]).expect("nothing is offered any more");
+        node.refresh();
+        assert_eq!(mode(&node, &card), (true, Some("team-b".into())));
+    }
+    let world = World { offers: Vec::new(), ..world };
+    let node = world.node();
+    node.refresh();
+    assert_eq!(mode(&node, &card), (true, Some("team-b".into())), "it cannot be left yet");
+    world.machine.faults().hold(&Subject::Device(card.clone()), 0).expect("known");
+    node.refresh();
+    assert_eq!(mode(&node, &card), (false, None));
+    // What a person does afterwards is theirs again.
+    let order = ModeOrder {
+        device: card.clone(),
+        scheme: Some(Scheme::MPS),
+        affected: vec![card.clone()],
+        domain: Some(TrustDomain::new("by-hand").expect("a word")),
+    };
+    let ready = |probe| match probe {
+        Probe::Ready(backend) => Some(backend),
+        Probe::Absent(_) | Probe::Broken(_) => None,
+    };
+    let factories = MockFactory::all(&world.machine);
+    let nvidia = factories.iter().find(|f| f.vendor() == Vendor::NVIDIA).expect("one");
+    let backend = ready(nvidia.probe(&Host::default())).expect("it is there");
+    assert_eq!(backend.set_mode(&order), Ok(ModeChange::Done));
+    node.refresh();
+    node.refresh();
+    assert_eq!(mode(&node, &card), (true, Some("by-hand".into())));
 }
 
 #[test]

@@ -265,6 +265,7 @@ pub fn run(choices: Vec<Choice>, args: RunArgs) -> anyhow::Result<()> {
         hook: hook(args.hook_dir.as_deref())?,
         host_root: args.backends.look.host_root.clone(),
         metrics_address: args.metrics_address,
+        absence: args.absence(),
         runtime: RuntimeCheck::Ask(args.runtime_endpoint.clone()),
         ..AgentOptions::new(config, args.kubelet(), args.cdi_dir.clone(), args.state_dir.clone())
     };

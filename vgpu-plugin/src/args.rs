@@ -3,10 +3,12 @@
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use vgpu_kubelet_plugin::KubeletPaths;
+use vgpu_node::absence::AbsenceOptions;
 
 use crate::backends::{BackendArgs, Settings};
 use crate::nvidia::NvidiaConfig;
@@ -109,6 +111,9 @@ pub struct RunArgs {
     /// Where metrics and health are served, for example 127.0.0.1:9400; not at all without.
     #[arg(long)]
     pub metrics_address: Option<SocketAddr>,
+    /// For tests: a claim of this age has no pod any more as soon as the kubelet names it nowhere.
+    #[arg(long, value_name = "MILLISECONDS", hide = true)]
+    pub absence_ms: Option<u64>,
     /// How logs are written.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
@@ -125,6 +130,17 @@ impl RunArgs {
             paths.pod_resources_socket.clone_from(socket);
         }
         paths
+    }
+
+    /// When the kubelet's silence is proof.
+    pub(crate) fn absence(&self) -> AbsenceOptions {
+        let usual = AbsenceOptions::default();
+        self.absence_ms.map_or(usual, |age| AbsenceOptions {
+            unbroken: Duration::ZERO,
+            apart: Duration::ZERO,
+            age: Duration::from_millis(age),
+            ..usual
+        })
     }
 }
 

@@ -26,7 +26,7 @@ use crate::inventory::{self, Presence};
 use crate::node::{self, Node};
 
 pub use preview::{Preview, preview};
-pub use record::{PoolRecord, PoolStage, Record};
+pub use record::{ModeRecord, PoolRecord, PoolStage, Record};
 pub use spec::CardLayout;
 
 pub(crate) use record::apart;

@@ -1,11 +1,12 @@
-//! What the ledger keeps: claims, and parts that were made ahead for nobody in particular.
+//! What the ledger keeps: claims, parts that were made ahead for nobody in particular, and modes that
+//! cards were put into.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use vgpu_core::id::{ClaimId, DeviceId};
 use vgpu_core::ownership::Intent;
-use vgpu_core::{PartitionId, ProfileId, Shape};
+use vgpu_core::{PartitionId, ProfileId, Scheme, Shape};
 
 use crate::claim::ClaimRecord;
 
@@ -15,8 +16,20 @@ use crate::claim::ClaimRecord;
 pub enum Record {
     /// A part of a layout; told by its key `pool`.
     Pool(PoolRecord),
+    /// A mode; told by its key `mode`.
+    Mode(ModeRecord),
     /// A claim.
     Claim(Box<ClaimRecord>),
+}
+
+/// A mode for one trust domain that the node put a card into, or was about to: the node leaves it when
+/// nobody needs it, whatever is offered by then.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModeRecord {
+    /// The scheme whose mode it is.
+    pub mode: Scheme,
+    /// The card.
+    pub device: DeviceId,
 }
 
 /// A part of a layout.
@@ -71,6 +84,7 @@ pub(crate) fn apart<'r>(
         match record {
             Record::Claim(claim) => claims.push(ClaimRecord::clone(claim)),
             Record::Pool(part) => drop(pool.insert(part.key().clone(), part.clone())),
+            Record::Mode(_) => {}
         }
     }
     (claims, pool)

@@ -24,6 +24,7 @@ fn node() -> Option<Node> {
    select: {{models: [NVIDIA H200]}}}}
 "
         ),
+        args: &[],
     })?;
     node.cgroup(ROOT, &[]);
     node.with_hook()

@@ -55,6 +55,7 @@ fn machine(resources: &[&'static str], offers: &str) -> Option<Node> {
         driver: Some("570.124.06"),
         resources,
         offers,
+        args: &[],
     })
 }
 

@@ -29,6 +29,8 @@ pub(crate) struct Machine<'m> {
     pub(crate) resources: &'m [&'static str],
     /// The offers, and layouts after them.
     pub(crate) offers: &'m str,
+    /// What the program is told besides.
+    pub(crate) args: &'m [&'static str],
 }
 
 impl Node {
@@ -36,9 +38,10 @@ impl Node {
     pub(crate) fn new(machine: &Machine<'_>) -> Option<Self> {
         let library = built("examples/libfake_nvml.so")?;
         let mps = built("examples/fake_mps_control")?;
+        let args = machine.args.to_vec();
         let standin = Standin::new(machine.resources, machine.offers, move |dir, command| {
             command.args(["--backend", "nvidia", "--nvml-library"]).arg(&library);
-            command.arg("--mps-control").arg(&mps).args(["--mps-dir", MPS]);
+            command.arg("--mps-control").arg(&mps).args(["--mps-dir", MPS]).args(&args);
             command.env("FAKE_NVML", dir.join("nvml.yaml"));
         });
         let node = Self { standin, control: RefCell::new(json!({})) };

@@ -70,6 +70,15 @@ impl Standin {
         waited.unwrap_or_else(|e| panic!("{resource}: {e}\n{}", self.log()));
     }
 
+    /// Ends it for good, where nobody shall wait for anything.
+    pub fn end(&mut self) {
+        if let Some(program) = &mut self.program {
+            // It may have ended by itself.
+            let _ = program.child.kill();
+            let _ = program.child.wait();
+        }
+    }
+
     /// Waits until it has ended by itself, or was ended, and the kubelet knows.
     pub async fn ended(&mut self) {
         let mut program = self.program.take().expect("it was started");
