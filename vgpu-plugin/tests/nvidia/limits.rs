@@ -57,6 +57,7 @@ fn starts(node: &Node, view: &ContainerView, pid: u32) {
 
 /// What the runtime tells of a start that the hook ended.
 #[track_caller]
+#[expect(clippy::print_stdout, reason = "refusals are told")]
 fn refused(node: &Node, view: &ContainerView, pid: u32, word: &str) {
     let output = hooked(node, view, pid);
     let why = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -93,7 +94,8 @@ async fn a_limit_goes_from_the_spec_to_the_driver_and_ends_with_its_pod() {
     let (_, a) = run(&node, "a", 1).await;
     let (b, b_view) = run(&node, "b", 3).await;
     let (quarter, rest) = (bytes(&a), bytes(&b_view));
-    assert_eq!((quarter, rest), ((143_771 - 512) / 4 << 20, 3 * ((143_771 - 512) / 4) << 20));
+    let mib = (143_771 - 512) / 4;
+    assert_eq!((quarter, rest), (mib << 20, (3 * mib) << 20));
     limited_soon(&node, "no limit before a container is there", &[]).await;
     let (a_cgroup, b_cgroup) = (making(&node, "a", 77), making(&node, "b", 78));
     starts(&node, &a, 77);
