@@ -197,47 +197,8 @@ impl fmt::Display for NvmlFailure {
 
 impl std::error::Error for NvmlFailure {}
 
-/// A library that could not be made use of.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LoadFailure {
-    /// Nothing of that name can be loaded; the loader's own words.
-    Open {
-        /// What was asked for.
-        library: String,
-        /// Why not.
-        why: String,
-    },
-    /// It is loaded and is some other library.
-    NotNvml {
-        /// What was asked for.
-        library: String,
-        /// The function that every NVML has.
-        lacks: &'static str,
-    },
-    /// It is NVML and does not start.
-    Start {
-        /// What was asked for.
-        library: String,
-        /// The call that failed, and why.
-        failure: NvmlFailure,
-    },
-}
-
-impl fmt::Display for LoadFailure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Open { library, why } => write!(f, "{library} cannot be loaded: {why}"),
-            Self::NotNvml { library, lacks } => {
-                write!(f, "{library} is loaded but is not NVML: lacks {lacks}")
-            }
-            Self::Start { library, failure } => {
-                write!(f, "{library} is NVML and does not start: {failure}")
-            }
-        }
-    }
-}
-
-impl std::error::Error for LoadFailure {}
+/// An NVML that could not be made use of.
+pub type LoadFailure = vgpu_backend_kit::LoadFailure<NvmlFailure>;
 
 /// A version of two numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

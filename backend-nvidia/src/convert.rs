@@ -33,19 +33,7 @@ pub(crate) fn load_error(failure: &LoadFailure) -> Error {
                 Machine::here()
             ),
         ),
-        LoadFailure::Open { library, .. } => Error::new(
-            // The loader's words do not tell the two apart, the file does.
-            match library.contains('/') && !Path::new(library).exists() {
-                true => ErrorKind::NotFound,
-                false => ErrorKind::Io,
-            },
-            format!("{failure}; name the libnvidia-ml.so.1 of the installed driver"),
-        ),
-        LoadFailure::NotNvml { .. } => Error::new(
-            ErrorKind::Invalid,
-            format!("{failure}; name the libnvidia-ml.so.1 of the installed driver"),
-        ),
-        LoadFailure::Start { library, failure } => error(failure).with("library", library),
+        failure => failure.to_error("name the libnvidia-ml.so.1 of the installed driver", error),
     }
 }
 

@@ -11,6 +11,7 @@ use nvml_wrapper::enum_wrappers::device::{
 };
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device, Nvml};
+use vgpu_backend_kit::at_most;
 
 use crate::api::{
     ComputeMode, ComputeProcess, FailureCause, LinkEnd, LoadFailure, MAX_CARDS, MemoryInfo,
@@ -18,7 +19,7 @@ use crate::api::{
     TemperatureLimit, TopologyLevel, Version,
 };
 use crate::symbols::malformed;
-use crate::sys::{EventSet, Handle, Table};
+use crate::sys::{EventSet, Handle, LIBRARY, Table};
 
 /// NVML, loaded and started, for the rest of the process's life.
 #[derive(Debug)]
@@ -51,6 +52,7 @@ impl LoadedNvml {
         let library = library.as_ref();
         let start = |failure| LoadFailure::Start {
             library: library.to_string_lossy().into_owned(),
+            wanted: LIBRARY,
             failure,
         };
         let table = pinned_table(library)?;
@@ -135,13 +137,7 @@ impl NvmlApi for LoadedNvml {
     fn device_count(&self) -> Result<u32, NvmlFailure> {
         let call = "nvmlDeviceGetCount_v2";
         let count = wrapped(call, self.wrapper.device_count())?;
-        if count > MAX_CARDS {
-            return Err(malformed(
-                call,
-                format!("{count} cards, and {MAX_CARDS} at most are read"),
-            ));
-        }
-        Ok(count)
+        at_most(count, "cards", MAX_CARDS).map_err(|what| malformed(call, what))
     }
 
     fn uuid(&self, index: u32) -> Result<String, NvmlFailure> {

@@ -9,7 +9,7 @@ use std::ffi::{CString, OsStr, c_char, c_uint};
 use std::fmt::{self, Debug};
 use std::time::Duration;
 
-use libloading::Library;
+use vgpu_backend_kit::{Call, Finder, Lacks, ListOf, Optional, Required, Told, list, load, text};
 
 use crate::api::{
     ComputeProcess, FailureCause, LinkEnd, LoadFailure, MAX_PROCESSES, MemoryInfo, MigMode,
@@ -21,7 +21,10 @@ use crate::decode::{
 };
 use crate::limits::LimitCalls;
 use crate::mig::sys::MigTable;
-use crate::symbols::{NvmlCall, Optional, Pointer, Required, malformed};
+use crate::symbols::{Checked, malformed};
+
+/// The library's name in errors.
+pub(crate) const LIBRARY: &str = "NVML";
 
 /// The raw part of a loaded NVML.
 pub(crate) struct Table {
@@ -79,9 +82,9 @@ unsafe impl Sync for Handle {}
 /// An event set of the library, freed when dropped.
 pub(crate) struct EventSet {
     raw: nvmlEventSet_t,
-    register: NvmlCall<nvmlDeviceRegisterEvents_fn>,
-    wait: NvmlCall<nvmlEventSetWait_v2_fn>,
-    free: NvmlCall<nvmlEventSetFree_fn>,
+    register: Call<nvmlDeviceRegisterEvents_fn>,
+    wait: Call<nvmlEventSetWait_v2_fn>,
+    free: Call<nvmlEventSetFree_fn>,
 }
 
 // SAFETY: a set may be used from any thread, one at a time; every method takes `&mut self`.
@@ -102,21 +105,18 @@ impl Table {
     ///
     /// # Errors
     ///
-    /// [`LoadFailure::Open`], or [`LoadFailure::NotNvml`] where a function that every NVML has is missing.
+    /// [`LoadFailure::Open`], or [`LoadFailure::Other`] where a function that every NVML has is missing.
     pub(crate) fn open(library: &OsStr) -> Result<Self, LoadFailure> {
-        let shown = library.to_string_lossy();
-        // SAFETY: this runs the library's constructors. Whoever names a library by flag, variable or the loader's
-        // path is trusted with this process, as with LD_PRELOAD.
-        let opened = unsafe { Library::new(library) }
-            .map_err(|e| LoadFailure::Open { library: shown.to_string(), why: words(&e) })?;
-        let mut finder = Finder { library: &opened, missing: Vec::new() };
-        let not_nvml = |lacks| LoadFailure::NotNvml { library: shown.to_string(), lacks };
+        load(library, LIBRARY, Self::find)
+    }
+
+    fn find(finder: &mut Finder<'_>) -> Result<Self, Lacks> {
         let table = Self {
-            init: finder.required("nvmlInit_v2").map_err(not_nvml)?,
-            driver_version: finder.required("nvmlSystemGetDriverVersion").map_err(not_nvml)?,
-            handle_by_index: finder.required("nvmlDeviceGetHandleByIndex_v2").map_err(not_nvml)?,
-            name: finder.required("nvmlDeviceGetName").map_err(not_nvml)?,
-            uuid: finder.required("nvmlDeviceGetUUID").map_err(not_nvml)?,
+            init: finder.required("nvmlInit_v2")?,
+            driver_version: finder.required("nvmlSystemGetDriverVersion")?,
+            handle_by_index: finder.required("nvmlDeviceGetHandleByIndex_v2")?,
+            name: finder.required("nvmlDeviceGetName")?,
+            uuid: finder.required("nvmlDeviceGetUUID")?,
             handle_by_uuid: finder.optional("nvmlDeviceGetHandleByUUID"),
             index: finder.optional("nvmlDeviceGetIndex"),
             pci_info: finder.optional("nvmlDeviceGetPciInfo_v3"),
@@ -124,7 +124,7 @@ impl Table {
             nvlink_remote_kind: finder.optional("nvmlDeviceGetNvLinkRemoteDeviceType"),
             memory_info: finder.optional("nvmlDeviceGetMemoryInfo"),
             mig_mode: finder.optional("nvmlDeviceGetMigMode"),
-            mig: MigTable::find(&mut finder),
+            mig: MigTable::find(finder),
             processes: finder.newest([
                 "nvmlDeviceGetComputeRunningProcesses_v3",
                 "nvmlDeviceGetComputeRunningProcesses_v2",
@@ -136,19 +136,15 @@ impl Table {
             event_set_create: finder.optional("nvmlEventSetCreate"),
             event_set_free: finder.optional("nvmlEventSetFree"),
             event_set_wait: finder.optional("nvmlEventSetWait_v2"),
-            limits: LimitCalls::find(&mut finder),
+            limits: LimitCalls::find(finder),
             missing: Vec::new(),
         };
         // The wrapper counts the cards, so this one is only looked for.
-        finder.required::<nvmlDeviceGetCount_v2_fn>("nvmlDeviceGetCount_v2").map_err(not_nvml)?;
+        finder.required::<nvmlDeviceGetCount_v2_fn>("nvmlDeviceGetCount_v2")?;
         for name in WRAPPER_SYMBOLS {
-            finder.look(name);
+            finder.optional::<nvmlInit_v2_fn>(name);
         }
-        let mut missing = finder.missing;
-        missing.sort_unstable();
-        // Pinned only now: what turned out not to be NVML is closed again, however often it is tried.
-        std::mem::forget(opened);
-        Ok(Self { missing, ..table })
+        Ok(Self { missing: finder.missing(), ..table })
     }
 
     /// The optional functions that are not there, sorted.
@@ -266,34 +262,19 @@ impl Table {
         })
     }
 
-    /// Asks with a small buffer, then with one of the size that the library wants, as long as that is within bounds.
     pub(crate) fn processes(&self, device: Handle) -> Result<Vec<ComputeProcess>, NvmlFailure> {
         let call = self.processes.call()?;
-        let mut room: u32 = 64;
-        loop {
-            let mut list = vec![EMPTY_PROCESS; room as usize];
-            let mut count = room;
-            // SAFETY: the handle came from this library; `list` is writable for `count` entries.
-            let code = unsafe { (call.function)(device.0, &raw mut count, list.as_mut_ptr()) };
-            let grow = code == VGPU_NVML_ERROR_INSUFFICIENT_SIZE;
-            if !grow {
-                call.check(code)?;
+        let of = ListOf { what: "processes", empty: EMPTY_PROCESS, first: 64, most: MAX_PROCESSES };
+        let ask = |count: &mut u32, entries: &mut [nvmlProcessInfo_t]| {
+            // SAFETY: the handle came from this library; `entries` is writable for `count` entries.
+            let code = unsafe { (call.function)(device.0, count, entries.as_mut_ptr()) };
+            match code {
+                VGPU_NVML_ERROR_INSUFFICIENT_SIZE => Ok(Told::WantsRoom),
+                code => call.check(code).map(|()| Told::All),
             }
-            if count > MAX_PROCESSES || (!grow && count > room) {
-                return Err(call.malformed(format!(
-                    "{count} processes for room of {room}, and {MAX_PROCESSES} at most are read"
-                )));
-            }
-            if !grow {
-                list.truncate(count as usize);
-                return Ok(list.iter().map(process).collect());
-            }
-            // Processes may start between two calls, so ask for more than was said; the bound ends this loop.
-            room = count.max(room).saturating_mul(2);
-            if room > MAX_PROCESSES.saturating_mul(2) {
-                return Err(call.malformed(format!("room for {count} processes is never enough")));
-            }
-        }
+        };
+        let list = list(of, ask, |why| call.malformed(why))?;
+        Ok(list.iter().map(process).collect())
     }
 
     pub(crate) fn field_value(&self, device: Handle, field: u32) -> Result<u64, NvmlFailure> {
@@ -421,67 +402,13 @@ impl Handle {
     }
 }
 
-/// Looks functions up in a library and notes what is not there.
-pub(crate) struct Finder<'a> {
-    library: &'a Library,
-    missing: Vec<&'static str>,
-}
-
-impl Finder<'_> {
-    fn required<P: Pointer>(&self, name: &'static str) -> Result<Required<P>, &'static str> {
-        self.find(name).map(Required).ok_or(name)
-    }
-
-    pub(crate) fn optional<P: Pointer>(&mut self, name: &'static str) -> Optional<P> {
-        let call = self.find(name);
-        if call.is_none() {
-            self.missing.push(name);
-        }
-        Optional { name, call }
-    }
-
-    /// The first of several versions that take the same arguments, newest first.
-    fn newest<P: Pointer>(&mut self, names: [&'static str; 2]) -> Optional<P> {
-        let [newest, older] = names;
-        let newer = self.optional(newest);
-        if newer.call.is_some() { newer } else { Optional { call: self.find(older), ..newer } }
-    }
-
-    /// Only notes whether it is there.
-    fn look(&mut self, name: &'static str) {
-        if self.find::<nvmlInit_v2_fn>(name).is_none() {
-            self.missing.push(name);
-        }
-    }
-
-    fn find<P: Pointer>(&self, name: &'static str) -> Option<NvmlCall<P>> {
-        // SAFETY: `P` is an optional function pointer, which any address or null is; that the function has the
-        // signature of its name in vgpu_nvml.h is NVML's ABI, which never changes a name's meaning. Only a table can
-        // call it, and there is one only for a library that is never closed.
-        let symbol = unsafe { self.library.get::<P>(name) }.ok()?;
-        let function = symbol.function()?;
-        Some(NvmlCall { name, function })
-    }
-}
-
 /// Reads a string of at most `N` bytes; one without an end within them is malformed, and is not read beyond.
 fn read_string<const N: usize>(
     call: &'static str,
     read: impl FnOnce(*mut c_char, c_uint) -> Result<(), NvmlFailure>,
 ) -> Result<String, NvmlFailure> {
-    let mut buffer = [0_u8; N];
+    let mut buffer: [c_char; N] = [0; N];
     let length = c_uint::try_from(N).expect("the sizes above are small");
-    read(buffer.as_mut_ptr().cast(), length)?;
-    let Some(end) = buffer.iter().position(|byte| *byte == 0) else {
-        return Err(malformed(call, format!("a string without an end within {N} bytes")));
-    };
-    Ok(String::from_utf8_lossy(&buffer[..end]).into_owned())
-}
-
-/// An error with what it keeps back: the loader's own words are its source.
-fn words(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
+    read(buffer.as_mut_ptr(), length)?;
+    text(&buffer).map_err(|endless| malformed(call, endless.to_string()))
 }

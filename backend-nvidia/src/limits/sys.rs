@@ -6,13 +6,15 @@ use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use vgpu_backend_kit::{Call, Finder, Optional, Pointer};
+
 use crate::api::{FailureCause, MemoryLimits, NvmlFailure};
 use crate::bindings::{
     VGPU_NVML_ERROR_INVALID_ARGUMENT, nvmlDeviceGetMemoryLimits_v1_fn,
     nvmlDeviceSetMemoryLimits_v1_fn, nvmlGetMemoryLimits_v1_t, nvmlSetMemoryLimits_v1_t,
 };
-use crate::symbols::{NvmlCall, Optional, Pointer};
-use crate::sys::{Finder, Handle};
+use crate::symbols::Checked;
+use crate::sys::Handle;
 
 /// What no limit is written as.
 const NO_LIMIT: u64 = u64::MAX;
@@ -69,7 +71,7 @@ impl LimitCalls {
     }
 }
 
-fn text<P: Pointer>(call: &NvmlCall<P>, path: &Path) -> Result<CString, NvmlFailure> {
+fn text<P: Pointer>(call: &Call<P>, path: &Path) -> Result<CString, NvmlFailure> {
     let invalid = FailureCause::Code(i64::from(VGPU_NVML_ERROR_INVALID_ARGUMENT));
     CString::new(path.as_os_str().as_bytes()).map_err(|_nul| call.failure(invalid))
 }

@@ -2,15 +2,15 @@
 
 #![expect(unsafe_code, reason = "calls into a C library through pointers found at run time")]
 
-use std::ffi::c_char;
+use vgpu_backend_kit::{Finder, Optional, at_most, text};
 
 use crate::api::NvmlFailure;
 use crate::bindings::*;
 use crate::mig::api::{
     ComputeInstanceProfile, GpuInstance, GpuInstanceProfile, MAX_INSTANCES, MemorySlices,
 };
-use crate::symbols::Optional;
-use crate::sys::{Finder, Handle};
+use crate::symbols::Checked;
+use crate::sys::Handle;
 
 /// The functions of MIG that the library has.
 pub(crate) struct MigTable {
@@ -88,7 +88,7 @@ impl MigTable {
             Err(failure)
                 if failure.code() == Some(25)
                     || failure.code() == Some(13)
-                    || self.profile_named.call.is_none() => {}
+                    || !self.profile_named.is_there() => {}
             answer => return answer,
         }
         let call = self.profile.call()?;
@@ -145,7 +145,7 @@ impl MigTable {
         call.check(unsafe { (call.function)(device.0, nth, &raw mut info) })?;
         Ok(GpuInstanceProfile {
             id: info.id,
-            name: Some(text(&info.name).ok_or_else(|| {
+            name: Some(text(&info.name).map_err(|_endless| {
                 call.malformed(format!("the name of profile {nth} has no end within 96 bytes"))
             })?),
             slices: info.sliceCount,
@@ -330,12 +330,8 @@ impl MigTable {
         let mut count = 0;
         // SAFETY: the handle came from this library; `count` is writable.
         call.check(unsafe { (call.function)(device.0, &raw mut count) })?;
-        if count > MAX_INSTANCES {
-            return Err(call.malformed(format!(
-                "{count} MIG devices at most, and {MAX_INSTANCES} at most are read"
-            )));
-        }
-        Ok(count)
+        let most = at_most(count, "MIG devices at most", MAX_INSTANCES);
+        most.map_err(|what| call.malformed(what))
     }
 
     pub(crate) fn device(&self, device: Handle, nth: u32) -> Result<MigHandle, NvmlFailure> {
@@ -391,10 +387,4 @@ fn engines([copy, decoder, encoder, jpeg, ofa]: [u32; 5]) -> [(&'static str, u32
         ("jpeg-engine", jpeg),
         ("ofa-engine", ofa),
     ]
-}
-
-/// A string up to its end, which must be within the buffer.
-fn text(raw: &[c_char]) -> Option<String> {
-    let bytes: Vec<u8> = raw.iter().map(|c| c.to_ne_bytes()[0]).take_while(|b| *b != 0).collect();
-    (bytes.len() < raw.len()).then(|| String::from_utf8_lossy(&bytes).into_owned())
 }
