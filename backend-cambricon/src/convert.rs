@@ -1,7 +1,6 @@
 //! What the library said, as the core's errors and values.
 
 use std::num::NonZeroU32;
-use std::path::Path;
 
 use vgpu_core::device::LinkKind;
 use vgpu_core::{DeviceId, Error, ErrorKind, Result};
@@ -22,21 +21,7 @@ pub(crate) fn error(failure: &CndevFailure) -> Error {
 
 /// A library that could not be made use of, with what to do about it.
 pub(crate) fn load_error(failure: &LoadFailure) -> Error {
-    match failure {
-        LoadFailure::Open { library, .. } => Error::new(
-            // The loader's words do not tell the two apart, the file does.
-            match library.contains('/') && !Path::new(library).exists() {
-                true => ErrorKind::NotFound,
-                false => ErrorKind::Io,
-            },
-            format!("{failure}; name the libcndev.so of the installed driver"),
-        ),
-        LoadFailure::NotCndev { .. } => Error::new(
-            ErrorKind::Invalid,
-            format!("{failure}; name the libcndev.so of the installed driver"),
-        ),
-        LoadFailure::Start { library, failure } => error(failure).with("library", library),
-    }
+    failure.to_error("name the libcndev.so of the installed driver", error)
 }
 
 /// Whether a failure is about the driver as a whole, so that asking about the next card is of no use.

@@ -1,6 +1,7 @@
 //! From the library's structures to plain data: every string is scanned to its array's end at most, every number
 //! checked for what it can be. No call is made here.
 
+use std::ffi::c_char;
 use std::mem::size_of;
 
 use crate::api::{
@@ -58,12 +59,8 @@ pub(crate) fn uuid(call: &'static str, bytes: &[u8]) -> Answer<String> {
 }
 
 /// A string of a fixed array; one without an end is malformed.
-pub(crate) fn text<const N: usize>(call: &'static str, array: &[i8; N]) -> Answer<String> {
-    let bytes: Vec<u8> = array.iter().map(|c| c.to_ne_bytes()[0]).take_while(|b| *b != 0).collect();
-    if bytes.len() == N {
-        return Err(malformed(call, format!("a string without an end within {N} bytes")));
-    }
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+pub(crate) fn text(call: &'static str, array: &[c_char]) -> Answer<String> {
+    vgpu_backend_kit::text(array).map_err(|endless| malformed(call, endless.to_string()))
 }
 
 pub(crate) fn flag(call: &'static str, what: &str, value: i32) -> Answer<bool> {

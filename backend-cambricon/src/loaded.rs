@@ -6,6 +6,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use vgpu_backend_kit::at_most;
+
 use crate::api::{
     CardHealth, CndevApi, CndevEvents, CndevFailure, EccCounters, FailureCause, LoadFailure,
     MAX_CARDS, MAX_INSTANCES, MAX_LINKS, MAX_PLACEMENTS, MAX_PROCESSES, MemoryInfo, MimInstance,
@@ -14,7 +16,7 @@ use crate::api::{
 use crate::bindings::{cndevMimMode_t, cndevSMLUMode_t};
 use crate::decode;
 use crate::symbols::malformed;
-use crate::sys::{EventSet, Handle, read, read_required, unmake, write};
+use crate::sys::{EventSet, Handle, LIBRARY, read, read_required, unmake, write};
 use crate::table::Table;
 
 type Answer<T> = Result<T, CndevFailure>;
@@ -54,6 +56,7 @@ impl LoadedCndev {
         let table = Table::open(&library)?;
         table.init().map_err(|failure| LoadFailure::Start {
             library: library.to_string_lossy().into_owned(),
+            wanted: LIBRARY,
             failure,
         })?;
         let driver = version(&table).ok();
@@ -195,11 +198,7 @@ impl CndevApi for LoadedCndev {
 
     fn device_count(&self) -> Answer<u32> {
         let count = self.with(Table::device_count)?;
-        if count > MAX_CARDS {
-            let what = format!("{count} cards, and {MAX_CARDS} at most are read");
-            return Err(malformed("cndevGetDeviceCount", what));
-        }
-        Ok(count)
+        at_most(count, "cards", MAX_CARDS).map_err(|what| malformed("cndevGetDeviceCount", what))
     }
 
     fn uuid(&self, index: u32) -> Answer<String> {
@@ -227,9 +226,9 @@ impl CndevApi for LoadedCndev {
 
     fn cores(&self, index: u32) -> Answer<u32> {
         self.on(index, |table, device| {
-            let of = match table.core_count.call {
-                Some(_) => &table.core_count,
-                None => &table.cluster_count,
+            let of = match table.core_count.is_there() {
+                true => &table.core_count,
+                false => &table.cluster_count,
             };
             decode::count(of.name, "cores", read(of, device)?.count.into())
         })
@@ -238,7 +237,7 @@ impl CndevApi for LoadedCndev {
     fn memory(&self, index: u32) -> Answer<MemoryInfo> {
         self.on(index, |table, device| {
             let (newer, older) = (&table.memory, &table.memory_v1);
-            if newer.call.is_none() && older.call.is_some() {
+            if !newer.is_there() && older.is_there() {
                 let m = read(older, device)?;
                 return decode::memory(
                     older.name,
@@ -261,7 +260,7 @@ impl CndevApi for LoadedCndev {
     fn health(&self, index: u32) -> Answer<CardHealth> {
         self.on(index, |table, device| match read(&table.health, device) {
             Ok(health) => decode::health(table.health.name, &health),
-            Err(failure) if failure.is_unsupported() && table.health_v1.call.is_some() => {
+            Err(failure) if failure.is_unsupported() && table.health_v1.is_there() => {
                 Ok(decode::health_v1(&read(&table.health_v1, device)?))
             }
             Err(failure) => Err(failure),

@@ -9,12 +9,15 @@ use std::ffi::{CString, OsStr, c_char, c_int};
 use std::fmt::{self, Debug};
 use std::time::Duration;
 
-use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
+use vgpu_backend_kit::{Call, ListOf, Optional, Pointer, Required, Told, list, load};
 
-use crate::api::{CndevFailure, FailureCause, LoadFailure, MAX_NAME};
+use crate::api::{CndevFailure, LoadFailure, MAX_NAME};
 use crate::bindings::*;
-use crate::symbols::{CndevCall, Optional, Pointer, Required, check, malformed};
+use crate::symbols::{Checked, check, malformed};
 use crate::table::Table;
+
+/// The library's name in errors.
+pub(crate) const LIBRARY: &str = "libcndev";
 
 /// What the library calls a card; neither its index nor the number of its node.
 pub(crate) type Handle = cndevDevice_t;
@@ -31,18 +34,9 @@ impl Table {
     ///
     /// # Errors
     ///
-    /// [`LoadFailure::Open`], or [`LoadFailure::NotCndev`] where a function that every libcndev has is missing.
+    /// [`LoadFailure::Open`], or [`LoadFailure::Other`] where a function that every libcndev has is missing.
     pub(crate) fn open(library: &OsStr) -> Result<Self, LoadFailure> {
-        let shown = library.to_string_lossy();
-        // SAFETY: this runs the library's constructors. Whoever names a library by flag, variable or the loader's
-        // path is trusted with this process, as with LD_PRELOAD. Local, so that its symbols serve nobody else.
-        let opened = unsafe { Library::open(Some(library), RTLD_NOW | RTLD_LOCAL) }
-            .map_err(|e| LoadFailure::Open { library: shown.to_string(), why: words(&e) })?;
-        let table = Self::find(Finder { library: &opened, missing: Vec::new() })
-            .map_err(|lacks| LoadFailure::NotCndev { library: shown.to_string(), lacks })?;
-        // Pinned only now: what turned out not to be libcndev is closed again, however often it is tried.
-        std::mem::forget(opened);
-        Ok(table)
+        load(library, LIBRARY, Self::find)
     }
 
     /// Starts the library.
@@ -177,7 +171,7 @@ impl Table {
         most: u32,
     ) -> Answer<Vec<cndevMluInstancePlacement_t>> {
         let call = self.mim_placements.call()?;
-        list(call.name, "places", most, |count, to| {
+        read_list(call.name, "places", most, |count, to| {
             // SAFETY: `to` is writable for as many entries as `count` says.
             unsafe { (call.function)(count.cast(), to, profile, device) }
         })
@@ -216,7 +210,7 @@ impl Table {
         most: u32,
     ) -> Answer<Vec<cndevMluInstanceInfo_t>> {
         let call = self.mim_list.call()?;
-        list(call.name, "instances", most, |count, to| {
+        read_list(call.name, "instances", most, |count, to| {
             // SAFETY: `to` is writable for as many entries as `count` says.
             unsafe { (call.function)(count.cast(), to, device) }
         })
@@ -224,7 +218,7 @@ impl Table {
 
     pub(crate) fn processes(&self, device: Handle, most: u32) -> Answer<Vec<cndevProcessInfo_t>> {
         let call = self.processes.call()?;
-        list(call.name, "processes", most, |count, to| {
+        read_list(call.name, "processes", most, |count, to| {
             // SAFETY: `to` is writable for as many entries as `count` says.
             unsafe { (call.function)(count, to, device) }
         })
@@ -276,7 +270,7 @@ impl Table {
 
     pub(crate) fn smlu_list(&self, device: Handle, most: u32) -> Answer<Vec<cndevSMluInfo_t>> {
         let call = self.smlu_list.call()?;
-        list(call.name, "instances", most, |count, to| {
+        read_list(call.name, "instances", most, |count, to| {
             // SAFETY: `to` is writable for as many entries as `count` says.
             unsafe { (call.function)(count.cast(), to, device) }
         })
@@ -291,21 +285,23 @@ impl Table {
 
     pub(crate) fn link_up(&self, device: Handle, port: i32) -> Answer<bool> {
         const UP: i32 = 1;
-        if let Ok(call) = self.link_status.call() {
-            let status = numbered(call, |call, to| {
-                // SAFETY: `to` is writable, and roomier than the call's structure.
-                unsafe { call(to, device, port) }
-            })?;
-            return Ok(status.macState == UP);
+        match (self.link_status.call(), self.link_status_v1.call()) {
+            (Ok(call), _) => {
+                let status = numbered(call, |call, to| {
+                    // SAFETY: `to` is writable, and roomier than the call's structure.
+                    unsafe { call(to, device, port) }
+                })?;
+                Ok(status.macState == UP)
+            }
+            (Err(_), Ok(older)) => {
+                let status = numbered(older, |call, to| {
+                    // SAFETY: `to` is writable, and roomier than the call's structure.
+                    unsafe { call(to, device, port) }
+                })?;
+                Ok(status.isActive == UP)
+            }
+            (Err(missing), Err(_)) => Err(missing.into()),
         }
-        let Ok(older) = self.link_status_v1.call() else {
-            return Err(absent(self.link_status.name));
-        };
-        let status = numbered(older, |call, to| {
-            // SAFETY: `to` is writable, and roomier than the call's structure.
-            unsafe { call(to, device, port) }
-        })?;
-        Ok(status.isActive == UP)
     }
 
     pub(crate) fn link_remote(
@@ -347,14 +343,14 @@ pub(crate) fn unmake(of: &Optional<Unmaker>, handle: i32) -> Answer<()> {
     call.check(unsafe { (call.function)(handle) })
 }
 
-fn fill<T: Plain>(call: CndevCall<Reader<T>>, handle: i32, mut to: Roomy<T>) -> Answer<T> {
+fn fill<T: Plain>(call: Call<Reader<T>>, handle: i32, mut to: Roomy<T>) -> Answer<T> {
     // SAFETY: `to` is writable, and roomier than the call's structure.
     call.check(unsafe { (call.function)(&raw mut to.value, handle) })?;
     Ok(to.value)
 }
 
 fn numbered<P: Pointer, T: Plain>(
-    call: CndevCall<P>,
+    call: Call<P>,
     ask: impl FnOnce(P::Function, *mut T) -> cndevRet_t,
 ) -> Answer<T> {
     let mut to: Roomy<T> = empty();
@@ -362,38 +358,20 @@ fn numbered<P: Pointer, T: Plain>(
     Ok(to.value)
 }
 
-/// Asks with a small buffer, then with one of the size that the library wants, as long as that is within bounds.
-fn list<T: Plain>(
+/// Reads a list, of which the library says by a code that it wants more room.
+fn read_list<T: Plain>(
     call: &'static str,
     what: &str,
     most: u32,
     mut ask: impl FnMut(*mut u32, *mut T) -> cndevRet_t,
 ) -> Answer<Vec<T>> {
-    const GROW: cndevRet_t = VGPU_CNDEV_ERROR_INSUFFICIENT_SPACE.cast_signed();
-    let mut room: u32 = 16;
-    loop {
-        let mut list: Vec<T> = vec![empty::<T>().value; room as usize];
-        let mut count = room;
-        let code = ask(&raw mut count, list.as_mut_ptr());
-        if code != GROW {
-            check(call, code)?;
-        }
-        if count > most || (code != GROW && count > room) {
-            return Err(malformed(
-                call,
-                format!("{count} {what} for room of {room}, and {most} at most are read"),
-            ));
-        }
-        if code != GROW {
-            list.truncate(count as usize);
-            return Ok(list);
-        }
-        // More may come between two calls, so ask for more than was said; the bound ends this loop.
-        room = count.max(room).saturating_mul(2);
-        if room > most.saturating_mul(4) {
-            return Err(malformed(call, format!("room for {count} {what} is never enough")));
-        }
-    }
+    const WANTS_ROOM: cndevRet_t = VGPU_CNDEV_ERROR_INSUFFICIENT_SPACE.cast_signed();
+    let of = ListOf { what, empty: empty::<T>().value, first: 16, most };
+    let ask = |count: &mut u32, entries: &mut [T]| match ask(count, entries.as_mut_ptr()) {
+        WANTS_ROOM => Ok(Told::WantsRoom),
+        code => check(call, code).map(|()| Told::All),
+    };
+    list(of, ask, |why| malformed(call, why))
 }
 
 fn sized(percent: u32, memory: u64) -> Roomy<cndevSMluSet_t> {
@@ -417,9 +395,9 @@ fn named(call: &'static str, name: &str) -> Answer<[c_char; MAX_NAME + 1]> {
 /// A set of events of the library, freed when dropped.
 pub(crate) struct EventSet {
     raw: cndevEventHandle,
-    register: CndevCall<cndevRegisterEvents_fn>,
-    wait: CndevCall<cndevEventWait_fn>,
-    destroy: CndevCall<cndevEventHandleDestroy_fn>,
+    register: Call<cndevRegisterEvents_fn>,
+    wait: Call<cndevEventWait_fn>,
+    destroy: Call<cndevEventHandleDestroy_fn>,
 }
 
 // SAFETY: a set may be used from any thread, one at a time; every method takes `&mut self`.
@@ -458,43 +436,6 @@ impl Drop for EventSet {
     fn drop(&mut self) {
         // SAFETY: the set came from this library and is freed once; a failure leaves nothing that we could do.
         let _ = unsafe { (self.destroy.function)(self.raw) };
-    }
-}
-
-/// Looks functions up in a library and notes what is not there.
-pub(crate) struct Finder<'a> {
-    library: &'a Library,
-    missing: Vec<&'static str>,
-}
-
-impl Finder<'_> {
-    pub(crate) fn required<P: Pointer>(
-        &self,
-        name: &'static str,
-    ) -> Result<Required<P>, &'static str> {
-        self.find(name).map(Required).ok_or(name)
-    }
-
-    pub(crate) fn optional<P: Pointer>(&mut self, name: &'static str) -> Optional<P> {
-        let call = self.find(name);
-        if call.is_none() {
-            self.missing.push(name);
-        }
-        Optional { name, call }
-    }
-
-    pub(crate) fn into_missing(mut self) -> Vec<&'static str> {
-        self.missing.sort_unstable();
-        self.missing
-    }
-
-    pub(crate) fn find<P: Pointer>(&self, name: &'static str) -> Option<CndevCall<P>> {
-        // SAFETY: `P` is an optional function pointer, which any address or null is; that the function has the
-        // signature of its name in vgpu_cndev.h is the library's ABI. Only a table can call it, and there is one
-        // only for a library that is never closed.
-        let symbol = unsafe { self.library.get::<P>(name) }.ok()?;
-        let function = symbol.function()?;
-        Some(CndevCall { name, function })
     }
 }
 
@@ -550,17 +491,4 @@ plain! {
         cndevSMluProfileIdInfo_t cndevSMluProfileInfo_t cndevEventData_t;
     bare
         cndevMemoryInfoV2_t cndevPCIeInfoV2_t cndevCardHealthStateV2_t cndevMLULinkStatusV2_t
-}
-
-/// An error with what it keeps back: the loader's own words are its source.
-fn words(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
-}
-
-/// A failure of nobody's call: the function is not there.
-pub(crate) fn absent(call: &'static str) -> CndevFailure {
-    CndevFailure { call, cause: FailureCause::SymbolMissing }
 }

@@ -3,9 +3,10 @@
 
 use std::fmt::{self, Debug};
 
+use vgpu_backend_kit::{Finder, Lacks, Optional, Required};
+
 use crate::bindings::*;
-use crate::symbols::{Optional, Required};
-use crate::sys::{Finder, Reader, Unmaker};
+use crate::sys::{Reader, Unmaker};
 
 macro_rules! functions {
     (
@@ -23,13 +24,13 @@ macro_rules! functions {
 
         impl Table {
             /// Finds them all, or names the first that every libcndev has and this library has not.
-            pub(crate) fn find(mut finder: Finder<'_>) -> Result<Self, &'static str> {
+            pub(crate) fn find(finder: &mut Finder<'_>) -> Result<Self, Lacks> {
                 Ok(Self {
                     $($r: finder.required($rn)?,)*
                     $($o: finder.optional($on),)*
                     // What a newer function took the place of is not missed.
-                    $($f: Optional { name: $fn, call: finder.find($fn) },)*
-                    missing: finder.into_missing(),
+                    $($f: finder.superseded($fn),)*
+                    missing: finder.missing(),
                 })
             }
         }

@@ -66,47 +66,8 @@ impl fmt::Display for CndevFailure {
 
 impl std::error::Error for CndevFailure {}
 
-/// A library that could not be made use of.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LoadFailure {
-    /// It is loaded and is some other library.
-    NotCndev {
-        /// What was asked for.
-        library: String,
-        /// The function that every libcndev has.
-        lacks: &'static str,
-    },
-    /// Nothing of that name can be loaded; the loader's own words.
-    Open {
-        /// What was asked for.
-        library: String,
-        /// Why not.
-        why: String,
-    },
-    /// It is libcndev and does not start.
-    Start {
-        /// What was asked for.
-        library: String,
-        /// The call that failed, and why.
-        failure: CndevFailure,
-    },
-}
-
-impl fmt::Display for LoadFailure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotCndev { library, lacks } => {
-                write!(f, "{library} is loaded but is not libcndev: lacks {lacks}")
-            }
-            Self::Open { library, why } => write!(f, "{library} cannot be loaded: {why}"),
-            Self::Start { library, failure } => {
-                write!(f, "{library} is libcndev and does not start: {failure}")
-            }
-        }
-    }
-}
-
-impl std::error::Error for LoadFailure {}
+/// A libcndev that could not be made use of.
+pub type LoadFailure = vgpu_backend_kit::LoadFailure<CndevFailure>;
 
 /// The library's numbers in words, so that a person need not look them up.
 fn meaning(code: i64) -> &'static str {
