@@ -332,43 +332,4 @@ impl fmt::Display for CallFailure {
 impl std::error::Error for CallFailure {}
 
 /// A library that could not be made use of.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LoadFailure {
-    /// Nothing of that name can be loaded; the loader's own words.
-    Open {
-        /// What was asked for.
-        library: String,
-        /// Why not.
-        why: String,
-    },
-    /// It is loaded and is some other library.
-    Other {
-        /// What was asked for.
-        library: String,
-        /// What it was to be.
-        wanted: &'static str,
-        /// The function that every such library has.
-        lacks: &'static str,
-    },
-    /// It is the one and does not start.
-    Start {
-        /// What was asked for.
-        library: String,
-        /// The call that failed, and why.
-        failure: CallFailure,
-    },
-}
-
-impl fmt::Display for LoadFailure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Open { library, why } => write!(f, "{library} cannot be loaded: {why}"),
-            Self::Other { library, wanted, lacks } => {
-                write!(f, "{library} is loaded but is not {wanted}: lacks {lacks}")
-            }
-            Self::Start { library, failure } => write!(f, "{library} does not start: {failure}"),
-        }
-    }
-}
-
-impl std::error::Error for LoadFailure {}
+pub type LoadFailure = vgpu_backend_kit::LoadFailure<CallFailure>;

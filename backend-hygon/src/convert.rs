@@ -22,17 +22,10 @@ pub(crate) fn error(failure: &CallFailure) -> Error {
 
 /// A library that could not be made use of, with what to do about it.
 pub(crate) fn load_error(failure: &LoadFailure) -> Error {
-    let advice = "name the file that the driver installed, for example below /opt/hyhal/lib";
-    match failure {
-        LoadFailure::Open { library, .. } => {
-            // The loader's words do not tell the two apart, the file does.
-            let absent = library.contains('/') && !Path::new(library).exists();
-            let kind = if absent { ErrorKind::NotFound } else { ErrorKind::Io };
-            Error::new(kind, format!("{failure}; {advice}"))
-        }
-        LoadFailure::Other { .. } => Error::new(ErrorKind::Invalid, format!("{failure}; {advice}")),
-        LoadFailure::Start { library, failure } => error(failure).with("library", library),
-    }
+    failure.to_error(
+        "name the file that the driver installed, for example below /opt/hyhal/lib",
+        error,
+    )
 }
 
 /// A step on a virtual DCU's file that the host refused, with its number.

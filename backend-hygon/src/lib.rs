@@ -13,7 +13,8 @@
 //! | `host`, `kfd`, `disk` | the host's files, read and written |
 //! | `convert` | the libraries' codes as the core's errors |
 //! | `api` | the three libraries as safe traits |
-//! | `smi`, `dmi`, `mig`, `sys` | the C side, one folder a library; each `sys` has the `unsafe` |
+//! | `smi`, `dmi`, `mig` | the C side, one folder a library; each `sys` has the `unsafe` |
+//! | `symbols` | what their functions answer |
 
 mod api;
 mod backend;
@@ -31,7 +32,7 @@ mod models;
 mod partition;
 mod schemes;
 mod smi;
-mod sys;
+mod symbols;
 mod topology;
 
 pub use crate::api::{

@@ -6,9 +6,11 @@ use std::ffi::{OsStr, OsString, c_int};
 use std::fmt::{self, Debug};
 use std::path::Path;
 
+use vgpu_backend_kit::{Call, Optional, Pointer, Required, load};
+
 use crate::api::{CallFailure, DmiInfo, HyDmi, LoadFailure, MAX_CARDS, MAX_VDCUS};
 use crate::dmi::bindings::*;
-use crate::sys::{Finder, Pointer, Symbol};
+use crate::symbols::Checked;
 
 /// The library's name in errors.
 pub(crate) const LIBRARY: &str = "libhydmi";
@@ -17,16 +19,16 @@ pub(crate) const LIBRARY: &str = "libhydmi";
 pub struct LoadedDmi {
     file: OsString,
     missing: Vec<&'static str>,
-    device_count: Symbol<dmiGetDeviceCount_fn>,
-    device_info: Symbol<dmiGetDeviceInfo_fn>,
-    max: Symbol<dmiGetMaxVDeviceCount_fn>,
-    vdevice_count: Symbol<dmiGetVDeviceCount_fn>,
-    vdevice_info: Symbol<dmiGetVDeviceInfo_fn>,
-    remaining: Symbol<dmiGetDeviceRemainingInfo_fn>,
-    create: Symbol<dmiCreateVDevices_fn>,
-    destroy: Symbol<dmiDestroySingleVDevice_fn>,
-    update: Symbol<dmiUpdateSingleVDevice_fn>,
-    busy: Symbol<dmiGetVDevBusyPercent_fn>,
+    device_count: Required<dmiGetDeviceCount_fn>,
+    device_info: Optional<dmiGetDeviceInfo_fn>,
+    max: Optional<dmiGetMaxVDeviceCount_fn>,
+    vdevice_count: Optional<dmiGetVDeviceCount_fn>,
+    vdevice_info: Required<dmiGetVDeviceInfo_fn>,
+    remaining: Optional<dmiGetDeviceRemainingInfo_fn>,
+    create: Required<dmiCreateVDevices_fn>,
+    destroy: Required<dmiDestroySingleVDevice_fn>,
+    update: Optional<dmiUpdateSingleVDevice_fn>,
+    busy: Optional<dmiGetVDevBusyPercent_fn>,
 }
 
 impl LoadedDmi {
@@ -36,23 +38,25 @@ impl LoadedDmi {
     /// [`LoadFailure`]; without a card its first call fails (code 13).
     pub fn load(library: impl AsRef<OsStr>) -> Result<Self, LoadFailure> {
         let file = library.as_ref();
-        let mut finder = Finder::open(file, LIBRARY)?;
-        let dmi = Self {
-            device_count: finder.required("dmiGetDeviceCount")?,
-            vdevice_info: finder.required("dmiGetVDeviceInfo")?,
-            create: finder.required("dmiCreateVDevices")?,
-            destroy: finder.required("dmiDestroySingleVDevice")?,
-            device_info: finder.optional("dmiGetDeviceInfo"),
-            max: finder.optional("dmiGetMaxVDeviceCount"),
-            vdevice_count: finder.optional("dmiGetVDeviceCount"),
-            remaining: finder.optional("dmiGetDeviceRemainingInfo"),
-            update: finder.optional("dmiUpdateSingleVDevice"),
-            busy: finder.optional("dmiGetVDevBusyPercent"),
-            missing: finder.pin(),
-            file: file.to_owned(),
-        };
+        let dmi: Self = load(file, LIBRARY, |finder| {
+            Ok(Self {
+                device_count: finder.required("dmiGetDeviceCount")?,
+                vdevice_info: finder.required("dmiGetVDeviceInfo")?,
+                create: finder.required("dmiCreateVDevices")?,
+                destroy: finder.required("dmiDestroySingleVDevice")?,
+                device_info: finder.optional("dmiGetDeviceInfo"),
+                max: finder.optional("dmiGetMaxVDeviceCount"),
+                vdevice_count: finder.optional("dmiGetVDeviceCount"),
+                remaining: finder.optional("dmiGetDeviceRemainingInfo"),
+                update: finder.optional("dmiUpdateSingleVDevice"),
+                busy: finder.optional("dmiGetVDevBusyPercent"),
+                missing: finder.missing(),
+                file: file.to_owned(),
+            })
+        })?;
         dmi.device_count().map_err(|failure| LoadFailure::Start {
             library: file.to_string_lossy().into_owned(),
+            wanted: LIBRARY,
             failure,
         })?;
         Ok(dmi)
@@ -69,71 +73,71 @@ impl HyDmi for LoadedDmi {
     }
 
     fn device_count(&self) -> Result<u32, CallFailure> {
-        let call = self.device_count.get()?;
+        let call = self.device_count.call();
         let mut count = 0;
         // SAFETY: `count` is writable.
-        self.device_count.check(unsafe { call(&raw mut count) })?;
-        bounded(&self.device_count, count, MAX_CARDS)
+        call.check(unsafe { (call.function)(&raw mut count) })?;
+        bounded(&call, count, MAX_CARDS)
     }
 
     fn max_vdevices(&self) -> Result<u32, CallFailure> {
-        let call = self.max.get()?;
+        let call = self.max.call()?;
         let mut count = 0;
         // SAFETY: `count` is writable.
-        self.max.check(unsafe { call(&raw mut count) })?;
-        bounded(&self.max, count, MAX_VDCUS)
+        call.check(unsafe { (call.function)(&raw mut count) })?;
+        bounded(&call, count, MAX_VDCUS)
     }
 
     fn vdevice_count(&self) -> Result<u32, CallFailure> {
-        let call = self.vdevice_count.get()?;
+        let call = self.vdevice_count.call()?;
         let mut count = 0;
         // SAFETY: `count` is writable.
-        self.vdevice_count.check(unsafe { call(&raw mut count) })?;
-        bounded(&self.vdevice_count, count, MAX_VDCUS)
+        call.check(unsafe { (call.function)(&raw mut count) })?;
+        bounded(&call, count, MAX_VDCUS)
     }
 
     fn device_info(&self, device: u32) -> Result<DmiInfo, CallFailure> {
-        let call = self.device_info.get()?;
-        let device = argument(&self.device_info, device)?;
+        let call = self.device_info.call()?;
+        let device = argument(&call, device)?;
         let mut info = EMPTY;
         // SAFETY: `info` is writable and of the library's layout (size and offsets are asserted).
-        self.device_info.check(unsafe { call(device, &raw mut info) })?;
-        told(&self.device_info, &info)
+        call.check(unsafe { (call.function)(device, &raw mut info) })?;
+        told(&call, &info)
     }
 
     fn remaining(&self, device: u32) -> Result<(u64, u64), CallFailure> {
-        let call = self.remaining.get()?;
-        let device = argument(&self.remaining, device)?;
+        let call = self.remaining.call()?;
+        let device = argument(&call, device)?;
         let (mut units, mut bytes) = (0, 0);
         // SAFETY: both are writable.
-        self.remaining.check(unsafe { call(device, &raw mut units, &raw mut bytes) })?;
+        call.check(unsafe { (call.function)(device, &raw mut units, &raw mut bytes) })?;
         Ok((units, bytes))
     }
 
     fn vdevice_info(&self, vdevice: u32) -> Result<DmiInfo, CallFailure> {
-        let call = self.vdevice_info.get()?;
-        let vdevice = argument(&self.vdevice_info, vdevice)?;
+        let call = self.vdevice_info.call();
+        let vdevice = argument(&call, vdevice)?;
         let mut info = EMPTY;
         // SAFETY: `info` is writable and of the library's layout (size and offsets are asserted).
-        self.vdevice_info.check(unsafe { call(vdevice, &raw mut info) })?;
-        told(&self.vdevice_info, &info)
+        call.check(unsafe { (call.function)(vdevice, &raw mut info) })?;
+        told(&call, &info)
     }
 
     fn create(&self, device: u32, units: u32, memory_mib: u32) -> Result<(), CallFailure> {
-        let call = self.create.get()?;
-        let device = argument(&self.create, device)?;
-        let mut units = [argument(&self.create, units)?];
-        let mut memory = [argument(&self.create, memory_mib)?];
+        let call = self.create.call();
+        let device = argument(&call, device)?;
+        let mut units = [argument(&call, units)?];
+        let mut memory = [argument(&call, memory_mib)?];
         // SAFETY: one of each is asked for, and one of each is there.
-        let code = unsafe { call(device, 1, units.as_mut_ptr(), memory.as_mut_ptr()) };
-        self.create.check(code)
+        let code = unsafe { (call.function)(device, 1, units.as_mut_ptr(), memory.as_mut_ptr()) };
+        call.check(code)
     }
 
     fn destroy(&self, vdevice: u32) -> Result<(), CallFailure> {
-        let call = self.destroy.get()?;
-        let vdevice = argument(&self.destroy, vdevice)?;
+        let call = self.destroy.call();
+        let vdevice = argument(&call, vdevice)?;
         // SAFETY: takes a number.
-        self.destroy.check(unsafe { call(vdevice) })
+        call.check(unsafe { (call.function)(vdevice) })
     }
 
     fn update(
@@ -142,24 +146,24 @@ impl HyDmi for LoadedDmi {
         units: Option<u32>,
         memory_mib: Option<u32>,
     ) -> Result<(), CallFailure> {
-        let call = self.update.get()?;
-        let vdevice = argument(&self.update, vdevice)?;
+        let call = self.update.call()?;
+        let vdevice = argument(&call, vdevice)?;
         let quota = |quota: Option<u32>| match quota {
-            Some(quota) => argument(&self.update, quota),
+            Some(quota) => argument(&call, quota),
             None => Ok(VGPU_DMI_KEEP),
         };
         let (units, memory) = (quota(units)?, quota(memory_mib)?);
         // SAFETY: takes numbers.
-        self.update.check(unsafe { call(vdevice, units, memory) })
+        call.check(unsafe { (call.function)(vdevice, units, memory) })
     }
 
     fn vdevice_busy(&self, vdevice: u32) -> Result<u32, CallFailure> {
-        let call = self.busy.get()?;
-        let vdevice = argument(&self.busy, vdevice)?;
+        let call = self.busy.call()?;
+        let vdevice = argument(&call, vdevice)?;
         let mut percent = 0;
         // SAFETY: `percent` is writable.
-        self.busy.check(unsafe { call(vdevice, &raw mut percent) })?;
-        bounded(&self.busy, percent, 100)
+        call.check(unsafe { (call.function)(vdevice, &raw mut percent) })?;
+        bounded(&call, percent, 100)
     }
 }
 
@@ -182,24 +186,24 @@ const EMPTY: dmiDeviceInfo = dmiDeviceInfo {
     device_id: 0,
 };
 
-fn told<P: Pointer>(symbol: &Symbol<P>, info: &dmiDeviceInfo) -> Result<DmiInfo, CallFailure> {
+fn told<P: Pointer>(call: &Call<P>, info: &dmiDeviceInfo) -> Result<DmiInfo, CallFailure> {
     Ok(DmiInfo {
-        units: bounded(symbol, info.compute_unit_count, 4096)?,
+        units: bounded(call, info.compute_unit_count, 4096)?,
         memory: info.global_mem_size,
         used: info.usage_mem_size,
-        device: bounded(symbol, info.device_id, MAX_CARDS)?,
+        device: bounded(call, info.device_id, MAX_CARDS)?,
     })
 }
 
-fn bounded<P: Pointer>(symbol: &Symbol<P>, number: c_int, most: u32) -> Result<u32, CallFailure> {
+fn bounded<P: Pointer>(call: &Call<P>, number: c_int, most: u32) -> Result<u32, CallFailure> {
     match u32::try_from(number) {
         Ok(number) if number <= most => Ok(number),
-        _ => Err(symbol.malformed(format!("{number}, and 0 to {most} can be true"))),
+        _ => Err(call.malformed(format!("{number}, and 0 to {most} can be true"))),
     }
 }
 
-fn argument<P: Pointer>(symbol: &Symbol<P>, number: u32) -> Result<c_int, CallFailure> {
-    c_int::try_from(number).map_err(|_e| symbol.malformed(format!("{number} as an argument")))
+fn argument<P: Pointer>(call: &Call<P>, number: u32) -> Result<c_int, CallFailure> {
+    c_int::try_from(number).map_err(|_e| call.malformed(format!("{number} as an argument")))
 }
 
 const _: () = assert!(size_of::<dmiDeviceInfo>() == 296);

@@ -7,9 +7,11 @@ use std::fmt::{self, Debug};
 use std::path::Path;
 use std::time::Duration;
 
+use vgpu_backend_kit::{Optional, Required, at_most, load};
+
 use crate::api::{CallFailure, LoadFailure, MAX_CARDS, RocmSmi, SmiEvent};
 use crate::smi::bindings::*;
-use crate::sys::{Finder, Symbol, text};
+use crate::symbols::Checked;
 
 /// The library's name in errors.
 pub(crate) const LIBRARY: &str = "librocm_smi64";
@@ -21,19 +23,19 @@ const EVENTS: u64 = 0b1111;
 pub struct LoadedSmi {
     file: OsString,
     missing: Vec<&'static str>,
-    init: Symbol<rsmi_init_fn>,
-    count: Symbol<rsmi_num_monitor_devices_fn>,
-    version: Symbol<rsmi_version_get_fn>,
-    pci_id: Symbol<rsmi_dev_pci_id_get_fn>,
-    serial: Symbol<rsmi_dev_serial_number_get_fn>,
-    memory_total: Symbol<rsmi_dev_memory_total_get_fn>,
-    memory_used: Symbol<rsmi_dev_memory_usage_get_fn>,
-    busy: Symbol<rsmi_dev_busy_percent_get_fn>,
-    ecc: Symbol<rsmi_dev_ecc_count_get_fn>,
-    cu_num: Symbol<rsmi_dev_cu_num_get_fn>,
-    event_init: Symbol<rsmi_event_notification_init_fn>,
-    event_mask: Symbol<rsmi_event_notification_mask_set_fn>,
-    event_get: Symbol<rsmi_event_notification_get_fn>,
+    init: Required<rsmi_init_fn>,
+    count: Required<rsmi_num_monitor_devices_fn>,
+    version: Optional<rsmi_version_get_fn>,
+    pci_id: Required<rsmi_dev_pci_id_get_fn>,
+    serial: Optional<rsmi_dev_serial_number_get_fn>,
+    memory_total: Optional<rsmi_dev_memory_total_get_fn>,
+    memory_used: Optional<rsmi_dev_memory_usage_get_fn>,
+    busy: Optional<rsmi_dev_busy_percent_get_fn>,
+    ecc: Optional<rsmi_dev_ecc_count_get_fn>,
+    cu_num: Optional<rsmi_dev_cu_num_get_fn>,
+    event_init: Optional<rsmi_event_notification_init_fn>,
+    event_mask: Optional<rsmi_event_notification_mask_set_fn>,
+    event_get: Optional<rsmi_event_notification_get_fn>,
 }
 
 /// Room for whatever the library writes: each version has structs of other sizes.
@@ -47,34 +49,38 @@ impl LoadedSmi {
     /// [`LoadFailure`]; a library that finds no card does not start (code 8).
     pub fn load(library: impl AsRef<OsStr>) -> Result<Self, LoadFailure> {
         let file = library.as_ref();
-        let mut finder = Finder::open(file, LIBRARY)?;
-        let smi = Self {
-            init: finder.required("rsmi_init")?,
-            count: finder.required("rsmi_num_monitor_devices")?,
-            pci_id: finder.required("rsmi_dev_pci_id_get")?,
-            version: finder.optional("rsmi_version_get"),
-            serial: finder.optional("rsmi_dev_serial_number_get"),
-            memory_total: finder.optional("rsmi_dev_memory_total_get"),
-            memory_used: finder.optional("rsmi_dev_memory_usage_get"),
-            busy: finder.optional("rsmi_dev_busy_percent_get"),
-            ecc: finder.optional("rsmi_dev_ecc_count_get"),
-            cu_num: finder.optional("rsmi_dev_cu_num_get"),
-            event_init: finder.optional("rsmi_event_notification_init"),
-            event_mask: finder.optional("rsmi_event_notification_mask_set"),
-            event_get: finder.optional("rsmi_event_notification_get"),
-            missing: finder.pin(),
-            file: file.to_owned(),
+        let smi: Self = load(file, LIBRARY, |finder| {
+            Ok(Self {
+                init: finder.required("rsmi_init")?,
+                count: finder.required("rsmi_num_monitor_devices")?,
+                pci_id: finder.required("rsmi_dev_pci_id_get")?,
+                version: finder.optional("rsmi_version_get"),
+                serial: finder.optional("rsmi_dev_serial_number_get"),
+                memory_total: finder.optional("rsmi_dev_memory_total_get"),
+                memory_used: finder.optional("rsmi_dev_memory_usage_get"),
+                busy: finder.optional("rsmi_dev_busy_percent_get"),
+                ecc: finder.optional("rsmi_dev_ecc_count_get"),
+                cu_num: finder.optional("rsmi_dev_cu_num_get"),
+                event_init: finder.optional("rsmi_event_notification_init"),
+                event_mask: finder.optional("rsmi_event_notification_mask_set"),
+                event_get: finder.optional("rsmi_event_notification_get"),
+                missing: finder.missing(),
+                file: file.to_owned(),
+            })
+        })?;
+        let start = |failure| LoadFailure::Start {
+            library: file.to_string_lossy().into_owned(),
+            wanted: LIBRARY,
+            failure,
         };
-        let start =
-            |failure| LoadFailure::Start { library: file.to_string_lossy().into_owned(), failure };
         // Read first, as the rule for a library of unknown version is.
-        if smi.version.get().is_ok() {
+        if smi.version.is_there() {
             smi.version().map_err(start)?;
         }
-        let init = smi.init.get().map_err(start)?;
+        let init = smi.init.call();
         // SAFETY: takes a number; may be called at any time.
-        let code = unsafe { init(u64::from(VGPU_RSMI_INIT_ALL_GPUS)) };
-        smi.init.check(code).map_err(start)?;
+        let code = unsafe { (init.function)(u64::from(VGPU_RSMI_INIT_ALL_GPUS)) };
+        init.check(code).map_err(start)?;
         Ok(smi)
     }
 }
@@ -89,104 +95,101 @@ impl RocmSmi for LoadedSmi {
     }
 
     fn version(&self) -> Result<(u32, u32), CallFailure> {
-        let call = self.version.get()?;
+        let call = self.version.call()?;
         let mut room = Room::zeroed();
         // SAFETY: the room is larger than the struct of any version.
-        self.version.check(unsafe { call(room.pointer()) })?;
+        call.check(unsafe { (call.function)(room.pointer()) })?;
         // Major and minor lead it in every version.
         Ok((room.number(0), room.number(1)))
     }
 
     fn device_count(&self) -> Result<u32, CallFailure> {
-        let call = self.count.get()?;
+        let call = self.count.call();
         let mut count = 0;
         // SAFETY: `count` is writable.
-        self.count.check(unsafe { call(&raw mut count) })?;
-        if count > MAX_CARDS {
-            let what = format!("{count} cards, and {MAX_CARDS} at most are read");
-            return Err(self.count.malformed(what));
-        }
-        Ok(count)
+        call.check(unsafe { (call.function)(&raw mut count) })?;
+        at_most(count, "cards", MAX_CARDS).map_err(|what| call.malformed(what))
     }
 
     fn pci_address(&self, index: u32) -> Result<String, CallFailure> {
-        let call = self.pci_id.get()?;
+        let call = self.pci_id.call();
         let mut id = 0;
         // SAFETY: `id` is writable.
-        self.pci_id.check(unsafe { call(index, &raw mut id) })?;
+        call.check(unsafe { (call.function)(index, &raw mut id) })?;
         Ok(address(id))
     }
 
     fn serial(&self, index: u32) -> Result<String, CallFailure> {
-        let call = self.serial.get()?;
+        let call = self.serial.call()?;
         let mut buffer: [c_char; 256] = [0; 256];
         // SAFETY: `buffer` is writable for 256 bytes.
-        self.serial.check(unsafe { call(index, buffer.as_mut_ptr(), 256) })?;
-        text(&self.serial, &buffer)
+        call.check(unsafe { (call.function)(index, buffer.as_mut_ptr(), 256) })?;
+        call.text(&buffer)
     }
 
     fn memory_total(&self, index: u32) -> Result<u64, CallFailure> {
-        let call = self.memory_total.get()?;
+        let call = self.memory_total.call()?;
         let mut bytes = 0;
         // SAFETY: `bytes` is writable.
-        let code = unsafe { call(index, VGPU_RSMI_MEMORY_VRAM, &raw mut bytes) };
-        self.memory_total.check(code)?;
+        let code = unsafe { (call.function)(index, VGPU_RSMI_MEMORY_VRAM, &raw mut bytes) };
+        call.check(code)?;
         Ok(bytes)
     }
 
     fn memory_used(&self, index: u32) -> Result<u64, CallFailure> {
-        let call = self.memory_used.get()?;
+        let call = self.memory_used.call()?;
         let mut bytes = 0;
         // SAFETY: `bytes` is writable.
-        let code = unsafe { call(index, VGPU_RSMI_MEMORY_VRAM, &raw mut bytes) };
-        self.memory_used.check(code)?;
+        let code = unsafe { (call.function)(index, VGPU_RSMI_MEMORY_VRAM, &raw mut bytes) };
+        call.check(code)?;
         Ok(bytes)
     }
 
     fn busy_percent(&self, index: u32) -> Result<u32, CallFailure> {
-        let call = self.busy.get()?;
+        let call = self.busy.call()?;
         let mut percent = 0;
         // SAFETY: `percent` is writable.
-        self.busy.check(unsafe { call(index, &raw mut percent) })?;
+        call.check(unsafe { (call.function)(index, &raw mut percent) })?;
         Ok(percent)
     }
 
     fn compute_units(&self, index: u32) -> Result<u32, CallFailure> {
-        let call = self.cu_num.get()?;
+        let call = self.cu_num.call()?;
         let mut count: c_int = 0;
         // SAFETY: `count` is writable.
-        self.cu_num.check(unsafe { call(index, &raw mut count) })?;
-        u32::try_from(count).map_err(|_e| self.cu_num.malformed(format!("{count} compute units")))
+        call.check(unsafe { (call.function)(index, &raw mut count) })?;
+        u32::try_from(count).map_err(|_e| call.malformed(format!("{count} compute units")))
     }
 
     fn uncorrected_errors(&self, index: u32) -> Result<u64, CallFailure> {
-        let call = self.ecc.get()?;
+        let call = self.ecc.call()?;
         let mut room = Room::zeroed();
         // SAFETY: the room is larger than the struct of any version.
-        let code = unsafe { call(index, u64::from(VGPU_RSMI_BLOCK_UMC), room.pointer()) };
-        self.ecc.check(code)?;
+        let code =
+            unsafe { (call.function)(index, u64::from(VGPU_RSMI_BLOCK_UMC), room.pointer()) };
+        call.check(code)?;
         Ok(room.wide(1))
     }
 
     fn watch(&self, index: u32) -> Result<(), CallFailure> {
-        let init = self.event_init.get()?;
+        let init = self.event_init.call()?;
         // SAFETY: takes a number.
-        self.event_init.check(unsafe { init(index) })?;
-        let mask = self.event_mask.get()?;
+        init.check(unsafe { (init.function)(index) })?;
+        let mask = self.event_mask.call()?;
         // SAFETY: takes numbers.
-        self.event_mask.check(unsafe { mask(index, EVENTS) })
+        mask.check(unsafe { (mask.function)(index, EVENTS) })
     }
 
     fn next_event(&self, timeout: Duration) -> Result<Option<SmiEvent>, CallFailure> {
         // NO_DATA: nothing came.
         const NOTHING: i64 = 14;
-        let call = self.event_get.get()?;
+        let call = self.event_get.call()?;
         let mut room = Room::zeroed();
         let mut count = 1;
         let timeout = c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX);
         // SAFETY: room for one event of any version, and one is asked for.
-        let code = unsafe { call(timeout, &raw mut count, room.pointer()) };
-        match self.event_get.check(code) {
+        let code = unsafe { (call.function)(timeout, &raw mut count, room.pointer()) };
+        match call.check(code) {
             Err(failure) if failure.code() == Some(NOTHING) => Ok(None),
             Err(failure) => Err(failure),
             Ok(()) if count == 0 => Ok(None),
