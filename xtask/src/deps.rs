@@ -39,6 +39,13 @@ const RULES: &[Rule] = &[
         never: ASYNC,
     },
     backend("vgpu-backend-hygon"),
+    // What the vendors' backends share, below all of them; what it knows of a vendor would be known to the others.
+    Rule {
+        member: "vgpu-backend-kit",
+        members: &["vgpu-core"],
+        packages: Some(&["libloading", "vgpu-core"]),
+        never: ASYNC,
+    },
     // The mock is also a fixture of the suite, behind a feature that only the command line uses.
     Rule {
         member: "vgpu-backend-mock",
@@ -186,10 +193,10 @@ impl Rule {
 }
 
 const fn backend(member: &'static str) -> Rule {
-    Rule { member, members: &["vgpu-core"], packages: None, never: ASYNC }
+    Rule { member, members: &["vgpu-backend-kit", "vgpu-core"], packages: None, never: ASYNC }
 }
 
-/// Not even in tests: what two vendors share belongs to the core.
+/// Not even in tests: what two vendors share belongs to the core, or with I/O and FFI to backend-kit.
 fn backends_apart(graph: &Graph) -> Verdict {
     let pairs = BACKENDS.iter().flat_map(|one| {
         let named = graph.direct(one, Kind::Any).into_iter();
@@ -254,6 +261,10 @@ mod tests {
             ("vgpu-core", "serde_json"),
             ("vgpu-backend-hygon", "vgpu-node"),
             ("vgpu-backend-child", "vgpu-backend-nvidia"),
+            ("vgpu-backend-kit", "vgpu-backend-nvidia"),
+            ("vgpu-backend-kit", "nvml-wrapper"),
+            ("vgpu-core", "vgpu-backend-kit"),
+            ("vgpu-node", "vgpu-backend-kit"),
             ("vgpu-backend-mock", "vgpu-backend-nvidia"),
             ("vgpu-conformance", "vgpu-backend-mock"),
             ("vgpu-node", "tonic"),
