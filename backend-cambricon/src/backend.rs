@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use vgpu_backend_kit::HostTree;
 use vgpu_core::device::Discovery;
 use vgpu_core::{
     Backend, BackendInfo, Bytes, Device, DeviceId, Error, ErrorKind, Host, Link, Lost, Result,
@@ -12,9 +13,8 @@ use vgpu_core::{
 use crate::api::{CndevApi, CndevFailure};
 use crate::cards::Cards;
 use crate::health::Events;
-use crate::host::HostTree;
 use crate::schemes::{self, Abilities};
-use crate::{convert, health, mim, topology};
+use crate::{convert, health, host, mim, topology};
 
 /// What can be chosen about a Cambricon backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,7 +139,7 @@ impl CambriconBackend {
 
     /// The address of a card whose library does not tell it: the one at which the library finds that card.
     fn address(&self, index: u32) -> std::result::Result<Option<String>, Unread> {
-        for address in self.tree.functions() {
+        for address in host::functions(&self.tree) {
             if optional(self.api().is_at(index, &address))? == Some(true) {
                 return Ok(Some(address));
             }
@@ -156,7 +156,7 @@ impl CambriconBackend {
     ) -> Vec<Lost> {
         let mut known = self.cards.remembered();
         known.retain(|_, id| found.iter().all(|(_, device)| device.id != *id));
-        let functions = self.tree.functions();
+        let functions = host::functions(&self.tree);
         let mut lost: Vec<Lost> = Vec::new();
         for (index, reason) in silent {
             let name = match known.remove(&index) {

@@ -5,13 +5,14 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use vgpu_backend_kit::HostTree;
 use vgpu_core::{BackendFactory, Error, ErrorKind, Host, Probe, Vendor};
 
 use crate::api::LoadFailure;
 use crate::backend::{CambriconBackend, CambriconOptions};
 use crate::cards::Cards;
 use crate::convert;
-use crate::host::{HostTree, LIBRARY, LIBRARY_FOLDERS};
+use crate::host::{self, LIBRARY, LIBRARY_FOLDERS};
 use crate::loaded::LoadedCndev;
 
 /// Finds Cambricon cards and loads libcndev.
@@ -38,7 +39,7 @@ impl CambriconFactory {
             return self.open(library, cards, host);
         }
         let tree = HostTree::new(&host.root);
-        let functions = tree.functions();
+        let functions = host::functions(&tree);
         let mut refused: Option<Error> = None;
         if tree.is_own() {
             match self.load(Path::new(LIBRARY)) {
@@ -48,7 +49,7 @@ impl CambriconFactory {
                 Err(failure) => refused = Some(convert::load_error(&failure)),
             }
         }
-        for candidate in tree.candidates() {
+        for candidate in host::candidates(&tree) {
             match self.load(&candidate) {
                 Ok(cards) => return self.open(&candidate, cards, host),
                 // The first one's reason; the others are mostly copies of it.

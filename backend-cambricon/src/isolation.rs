@@ -18,8 +18,8 @@ use vgpu_core::{
 };
 
 use crate::backend::CambriconBackend;
-use crate::convert;
 use crate::parts::{no_part, unserved};
+use crate::{convert, host};
 
 impl Isolation for CambriconBackend {
     fn edits(&self, targets: &[Target]) -> Result<ContainerEdits> {
@@ -58,7 +58,7 @@ enum Granted {
 
 impl CambriconBackend {
     fn shown(&self, target: &Target) -> Result<ContainerEdits> {
-        let stand_in = self.named && !self.tree.has_driver();
+        let stand_in = self.named && !host::has_driver(&self.tree);
         let mut edits = ContainerEdits::default();
         match self.granted(&target.grant)? {
             Granted::Card(index) => {
@@ -69,7 +69,7 @@ impl CambriconBackend {
                 edits
                     .nodes
                     .extend(other_nodes(n).iter().filter_map(|path| self.found(path, false)));
-                let messages = self.tree.message_nodes();
+                let messages = host::message_nodes(&self.tree);
                 edits.nodes.extend(messages.iter().filter_map(|path| self.found(path, false)));
             }
             Granted::Instance(index, node, ipcm) => {
@@ -180,7 +180,7 @@ impl CambriconBackend {
     }
 
     fn found(&self, path: &str, stand_in: bool) -> Option<DeviceNode> {
-        self.tree.node(path).or_else(|| stand_in.then(|| DeviceNode::at(path)))
+        host::node(&self.tree, path).or_else(|| stand_in.then(|| DeviceNode::at(path)))
     }
 }
 

@@ -6,7 +6,7 @@ use vgpu_core::{ClaimId, DeviceId, Error, ErrorKind, Holders, PartitionId, Resul
 
 use crate::api::{CndevFailure, Process};
 use crate::backend::CambriconBackend;
-use crate::convert;
+use crate::{convert, host};
 
 /// The id of an instance: its name, which who made it chose and which is unique on the card, so that an id never
 /// comes to mean another's instance; or its number, where the name is none that we could have given.
@@ -90,7 +90,7 @@ impl CambriconBackend {
     }
 
     fn opened(&self, list: &[Process]) -> Vec<Option<Vec<PathBuf>>> {
-        list.iter().map(|process| self.tree.opened_by(process.pid)).collect()
+        list.iter().map(|process| host::opened_by(&self.tree, process.pid)).collect()
     }
 
     /// The handle of an instance: its number and its card's, as the library counts cards there; tried out, since

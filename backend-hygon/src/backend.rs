@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use vgpu_backend_kit::HostTree;
 use vgpu_core::device::Discovery;
 use vgpu_core::{
     Backend, BackendInfo, Device, DeviceId, Error, ErrorKind, Host, Link, Profile, Result, Scan,
@@ -14,14 +15,12 @@ use vgpu_core::{
 
 use crate::api::{HyDmi, HyDmiMig, MigProfile, RocmSmi};
 use crate::cards::{Card, Cards, Known};
-use crate::convert;
 use crate::disk::{Disk, HostDisk};
 use crate::health::Watch;
-use crate::host::HostTree;
 use crate::partition::Confs;
 use crate::schemes::{self, Node, VdcuWay};
 use crate::smi::Smi;
-use crate::topology;
+use crate::{convert, host, topology};
 
 /// Virtual DCUs on a card where nobody tells how many.
 const MOST_VDCUS: NonZeroU32 = NonZeroU32::new(4).expect("not 0");
@@ -112,7 +111,7 @@ impl HygonBackend {
         let tree = HostTree::new(&host.root);
         let backend = Self {
             confs: Confs::new(&tree, Arc::clone(&parts.disk)),
-            driver: tree.driver_version(),
+            driver: host::driver_version(&tree),
             cards: Cards::new(tree, parts.smi.map(Smi::new), known),
             dmi: parts.dmi,
             mig: parts.mig,
@@ -148,7 +147,7 @@ impl HygonBackend {
     /// # Errors
     /// `DriverReplaced`: what was loaded for one driver is not to be used with another.
     pub(crate) fn same_driver(&self) -> Result<()> {
-        match (&self.driver, self.cards.tree.driver_version()) {
+        match (&self.driver, host::driver_version(&self.cards.tree)) {
             (Some(before), Some(now)) if *before != now => Err(Error::new(
                 ErrorKind::DriverReplaced,
                 format!("the driver was {before} and is {now}; start this program anew"),

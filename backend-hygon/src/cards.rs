@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use vgpu_backend_kit::{HostTree, pci_folder};
 use vgpu_core::{Bytes, DeviceId, Error, ErrorKind, Lost, Result};
 
-use crate::host::{HostTree, of_card};
 use crate::kfd::{self, KfdNode};
 use crate::smi::Smi;
-use crate::{convert, models};
+use crate::{convert, host, models};
 
 /// The cards of a host.
 #[derive(Debug, Clone)]
@@ -56,7 +56,7 @@ impl Cards {
     pub(crate) fn look(&self) -> (Vec<Card>, Vec<Lost>) {
         let nodes = kfd::nodes(&self.tree);
         let (mut found, mut lost) = (Vec::new(), Vec::new());
-        let present = self.tree.cards();
+        let present = host::cards(&self.tree);
         for address in &present {
             match self.read(address, &nodes) {
                 Ok(card) => {
@@ -91,13 +91,13 @@ impl Cards {
 
     /// Whether the PCI bus has it.
     pub(crate) fn is_present(&self, id: &DeviceId) -> bool {
-        self.tree.has_card(id.as_str())
+        host::has_card(&self.tree, id.as_str())
     }
 
     /// The board's serial as it stands there: letters, digits, or nothing. It names no card; an
     /// administrator finds the board by it.
     pub(crate) fn serial(&self, address: &str) -> Option<String> {
-        let own = self.tree.text(of_card(address).join("serial_number")).ok();
+        let own = self.tree.text(pci_folder(address).join("serial_number")).ok();
         let told = || {
             let smi = self.smi.as_ref()?;
             smi.read(address, |smi, index| smi.serial(index)).ok()?
@@ -134,7 +134,7 @@ impl Cards {
             u32,
         ) -> std::result::Result<u64, crate::api::CallFailure>,
     ) -> Result<Option<u64>> {
-        let number = self.tree.number(of_card(card.address()).join(file));
+        let number = self.tree.number(pci_folder(card.address()).join(file));
         let (None, Some(smi)) = (number, &self.smi) else {
             return Ok(number);
         };
@@ -147,7 +147,7 @@ impl Cards {
 
     fn read(&self, address: &str, nodes: &[KfdNode]) -> Result<Card> {
         let id = DeviceId::new(address)?;
-        let folder = of_card(address);
+        let folder = pci_folder(address);
         let Some(node) = nodes.iter().find(|node| node.address == address) else {
             let why = format!(
                 "{address} is on the PCI bus and the compute driver does not have it; \

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use vgpu_backend_kit::HostTree;
 use vgpu_core::{BackendFactory, Discovery, Error, ErrorKind, Host, Probe, Vendor};
 
 use crate::api::{HyDmi, HyDmiMig, LoadFailure, RocmSmi};
@@ -11,7 +12,7 @@ use crate::backend::{HygonBackend, HygonOptions, LibraryCalls, Parts};
 use crate::cards::Known;
 use crate::convert;
 use crate::dmi::LoadedDmi;
-use crate::host::HostTree;
+use crate::host;
 use crate::mig::LoadedMig;
 use crate::smi::LoadedSmi;
 
@@ -53,7 +54,7 @@ impl HygonFactory {
         let tree = HostTree::new(&host.root);
         let root = host.root.display();
         let known = Arc::clone(self.known().entry(host.root.clone()).or_default());
-        if tree.cards().is_empty()
+        if host::cards(&tree).is_empty()
             && known.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
         {
             let unused = match &host.library {

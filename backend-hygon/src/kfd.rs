@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::host::HostTree;
+use vgpu_backend_kit::HostTree;
 
 /// A card as KFD lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use crate::api::{NvmlApi, NvmlFailure};
 use crate::cards::Cards;
 use crate::convert;
 use crate::health::Events;
-use crate::host::HostTree;
+use crate::host::DriverTree;
 use crate::isolation::{Capability, Delivery, Nodes};
 use crate::mps::{self, Mps, MpsOptions};
 use crate::schemes;
@@ -59,7 +59,7 @@ impl Default for NvidiaOptions {
 #[derive(Debug)]
 pub struct NvidiaBackend {
     pub(crate) cards: Arc<Cards>,
-    pub(crate) tree: HostTree,
+    pub(crate) tree: DriverTree,
     /// Whether the library was named and not searched for: then it may be a stand-in.
     pub(crate) named: bool,
     pub(crate) options: NvidiaOptions,
@@ -79,7 +79,7 @@ impl NvidiaBackend {
 
     pub(crate) fn open(cards: Arc<Cards>, host: &Host, options: NvidiaOptions) -> Result<Self> {
         let driver = cards.api.driver_version().map_err(|failure| convert::error(&failure))?;
-        let tree = HostTree::new(&host.root, &options.driver_root);
+        let tree = DriverTree::new(&host.root, &options.driver_root);
         let named = host.library.is_some();
         let stand_in = named && !Nodes::new(&tree).kernel_has_driver();
         Ok(Self {
@@ -154,7 +154,7 @@ impl NvidiaBackend {
         Ok(Device {
             vendor: Vendor::NVIDIA,
             model: convert::model(name, pci.as_ref()),
-            numa: numa.or_else(|| self.tree.numa_node(address.as_deref()?)),
+            numa: numa.or_else(|| self.tree.host.numa_node(address.as_deref()?)),
             pci: address,
             memory: vgpu_core::Bytes(usable),
             compute_units: units,

@@ -11,7 +11,7 @@ use crate::api::{LoadFailure, NvmlApi};
 use crate::backend::{NvidiaBackend, NvidiaOptions};
 use crate::cards::Cards;
 use crate::convert;
-use crate::host::{HostTree, LIBRARY_FOLDERS, NVML};
+use crate::host::{DriverTree, LIBRARY_FOLDERS, NVML};
 use crate::loaded::LoadedNvml;
 
 /// Finds NVIDIA cards and loads NVML.
@@ -37,7 +37,7 @@ impl NvidiaFactory {
             let cards = self.load(library).map_err(|failure| convert::load_error(&failure))?;
             return self.open(library, cards, host);
         }
-        let tree = HostTree::new(&host.root, &self.options.driver_root);
+        let tree = DriverTree::new(&host.root, &self.options.driver_root);
         let functions = tree.functions();
         if tree.lacks_driver_root() {
             return without_driver_root(&tree, &functions);
@@ -52,7 +52,7 @@ impl NvidiaFactory {
                 }
             }
         }
-        if refused.is_none() && tree.is_own() {
+        if refused.is_none() && tree.host.is_own() {
             match self.load(Path::new(NVML)) {
                 Ok(cards) => return self.open(Path::new(NVML), cards, host),
                 // The loader has none of that name.
@@ -65,7 +65,7 @@ impl NvidiaFactory {
             (Some(why), cards) => Err(why.with("cards", cards.join(", "))),
             (None, []) => Ok(Probe::Absent(format!(
                 "no NVIDIA card on the PCI bus and no {NVML} below {}",
-                tree.read_at(tree.driver_root()).display()
+                tree.host.read_at(tree.driver_root()).display()
             ))),
             (None, cards) => Err(without_library(&tree, cards)),
         }
@@ -113,7 +113,7 @@ impl BackendFactory for NvidiaFactory {
 }
 
 /// A driver that is not there yet, on a host that has cards for it: it may still be installed.
-fn without_driver_root(tree: &HostTree, cards: &[String]) -> Result<Probe, Error> {
+fn without_driver_root(tree: &DriverTree, cards: &[String]) -> Result<Probe, Error> {
     let why = format!(
         "the driver root {} is not there; correct nvidia.driverRoot, or start what installs the \
          driver there",
@@ -123,10 +123,10 @@ fn without_driver_root(tree: &HostTree, cards: &[String]) -> Result<Probe, Error
         return Ok(Probe::Absent(format!("no NVIDIA card on the PCI bus, and {why}")));
     }
     let error = Error::new(ErrorKind::NotFound, why).with("cards", cards.join(", "));
-    Err(error.with("read below", tree.read_at(tree.driver_root()).display()))
+    Err(error.with("read below", tree.host.read_at(tree.driver_root()).display()))
 }
 
-fn without_library(tree: &HostTree, cards: &[String]) -> Error {
+fn without_library(tree: &DriverTree, cards: &[String]) -> Error {
     Error::new(
         ErrorKind::NotFound,
         format!(
@@ -135,6 +135,6 @@ fn without_library(tree: &HostTree, cards: &[String]) -> Error {
             cards.join(", ")
         ),
     )
-    .with("read below", tree.read_at(tree.driver_root()).display())
+    .with("read below", tree.host.read_at(tree.driver_root()).display())
     .with("folders", LIBRARY_FOLDERS.join(", "))
 }

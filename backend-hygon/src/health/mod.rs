@@ -6,13 +6,13 @@ mod watch;
 use std::io;
 use std::time::Duration;
 
+use vgpu_backend_kit::pci_folder;
 use vgpu_core::health::{Event, Health, Meaning, Subject, Usage};
 use vgpu_core::{Bytes, DeviceId, Error, ErrorKind, PartitionId, Result, Scheme};
 
 use crate::backend::HygonBackend;
 use crate::cards::Card;
 use crate::convert;
-use crate::host::of_card;
 use crate::kfd;
 use crate::partition;
 
@@ -144,7 +144,7 @@ impl HygonBackend {
 
     /// Uncorrected memory errors: the kernel's count, else the library's.
     pub(crate) fn errors(&self, card: &Card) -> Reading {
-        let file = of_card(card.address()).join("ras/umc_err_count");
+        let file = pci_folder(card.address()).join("ras/umc_err_count");
         match self.cards.tree.text(&file) {
             Ok(text) => {
                 let line = text.lines().find_map(|line| line.trim().strip_prefix("ue:"));
@@ -171,7 +171,7 @@ impl HygonBackend {
 
     /// Degrees Celsius of the first sensor.
     fn temperature(&self, card: &Card) -> Option<i64> {
-        let folder = of_card(card.address()).join("hwmon");
+        let folder = pci_folder(card.address()).join("hwmon");
         let names = self.cards.tree.names(&folder).into_iter();
         let read = |name| self.cards.tree.number::<i64>(folder.join(name).join("temp1_input"));
         names.filter_map(read).next().map(|thousandths| thousandths / 1000)

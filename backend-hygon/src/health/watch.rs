@@ -10,6 +10,7 @@ use vgpu_core::{DeviceId, Result};
 
 use crate::backend::HygonBackend;
 use crate::health::{Reading, causes};
+use crate::host;
 
 /// What was seen last.
 #[derive(Debug, Default)]
@@ -53,7 +54,7 @@ impl HygonBackend {
             thread::sleep(pause);
             return None;
         };
-        for address in self.cards.tree.cards() {
+        for address in host::cards(&self.cards.tree) {
             let Ok(Some(index)) = smi.index(&address) else { continue };
             let new = self.watch().asked.insert(index);
             if new && smi.api.watch(index).is_err() {

@@ -1,12 +1,12 @@
 //! Device nodes, with their numbers, so that a spec holds where the host lacks the node itself.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use vgpu_backend_kit::HostTree;
 use vgpu_core::edits::DeviceNode;
 use vgpu_core::{Error, ErrorKind, Result};
 
 use crate::cards::Card;
-use crate::host::HostTree;
 
 /// What every container needs: the compute driver, and the one of virtual DCUs where the host has it.
 ///
@@ -15,8 +15,7 @@ use crate::host::HostTree;
 pub(crate) fn common(tree: &HostTree) -> Result<Vec<DeviceNode>> {
     const KFD: &str = "/dev/kfd";
     const MKFD: &str = "/dev/mkfd";
-    let number =
-        tree.class_number(Path::new("/sys/class/kfd/kfd")).or_else(|| tree.node_number(KFD));
+    let number = tree.class_number("/sys/class/kfd/kfd").or_else(|| tree.node_number(KFD));
     if number.is_none() && !tree.has(KFD) {
         let why =
             format!("the host has no {KFD}; load the driver, `modprobe hycu` (before: hydcu)");

@@ -4,6 +4,7 @@ use vgpu_core::{CreateOrder, Error, ErrorKind, Partition, PartitionId, Placement
 
 use crate::backend::HygonBackend;
 use crate::cards::Card;
+use crate::host;
 use crate::partition::conf::VdevConf;
 use crate::partition::confs::Found;
 use crate::partition::{no_part, vdcu};
@@ -72,7 +73,7 @@ impl HygonBackend {
 
     /// The card's place among the node's, as the host's copy has it.
     pub(crate) fn number_of(&self, card: &Card) -> u32 {
-        let cards = self.cards.tree.cards();
+        let cards = host::cards(&self.cards.tree);
         let at = cards.iter().position(|address| address == card.address());
         at.and_then(|at| u32::try_from(at).ok()).unwrap_or(0)
     }

@@ -11,10 +11,10 @@ use vgpu_core::{
 use crate::api::{CallFailure, DmiInfo, HyDmi, MAX_VDCUS};
 use crate::backend::HygonBackend;
 use crate::cards::Card;
-use crate::convert;
 use crate::partition::by_file::overlap;
 use crate::partition::confs::Found;
 use crate::partition::{no_part, vdcu};
+use crate::{convert, host};
 
 impl HygonBackend {
     pub(crate) fn create_by_library(
@@ -134,7 +134,7 @@ impl HygonBackend {
     /// is not there, of their addresses; either is only believed where the counts are the same and
     /// what is made turns out to lie on the card.
     pub(crate) fn device_of(&self, dmi: &dyn HyDmi, card: &Card) -> Result<u32> {
-        let ours = self.cards.tree.cards();
+        let ours = host::cards(&self.cards.tree);
         let order: Vec<String> = match &self.cards.smi {
             Some(smi) => {
                 let count = smi.api.device_count().map_err(|failure| of(card, &failure))?;

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use vgpu_backend_kit::HostTree;
 use vgpu_core::{Error, ErrorKind, Result};
 
 use crate::api::MAX_VDCUS;
 use crate::convert::file_error;
 use crate::disk::Disk;
-use crate::host::HostTree;
 use crate::partition::conf::{VdevConf, address_of};
 
 /// Where the host keeps them.

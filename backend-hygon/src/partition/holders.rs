@@ -3,9 +3,9 @@
 use std::io;
 use std::path::Path;
 
+use vgpu_backend_kit::HostTree;
 use vgpu_core::Holders;
 
-use crate::host::HostTree;
 use crate::kfd;
 use crate::partition::conf::VdevConf;
 

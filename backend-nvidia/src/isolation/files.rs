@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 
 use vgpu_core::edits::Mount;
 
-use crate::host::HostTree;
+use crate::host::DriverTree;
 use crate::isolation::libraries::read_only;
 use crate::isolation::sets::Capability;
 
 /// All of it that a container with these sets gets; what is missing on the host is left out, since
 /// every installation lacks some.
 pub(crate) fn mounts(
-    tree: &HostTree,
+    tree: &DriverTree,
     version: &str,
     asked: &BTreeSet<Capability>,
     exclusive: bool,
@@ -27,7 +27,7 @@ pub(crate) fn mounts(
 }
 
 /// Programs that a tenant may want; those that start daemons only for one alone on its cards.
-fn programs(tree: &HostTree, asked: &BTreeSet<Capability>, exclusive: bool) -> Vec<Mount> {
+fn programs(tree: &DriverTree, asked: &BTreeSet<Capability>, exclusive: bool) -> Vec<Mount> {
     const LOOK: &[&str] = &["nvidia-smi", "nvidia-debugdump"];
     const SERVE: &[&str] = &["nvidia-cuda-mps-control", "nvidia-cuda-mps-server"];
     const FOLDERS: &[&str] = &["/usr/bin", "/usr/local/nvidia/bin", "/usr/local/bin", "/opt/bin"];
@@ -38,7 +38,7 @@ fn programs(tree: &HostTree, asked: &BTreeSet<Capability>, exclusive: bool) -> V
         .filter_map(|name| {
             let mut places =
                 FOLDERS.iter().map(|folder| tree.of_driver(&Path::new(folder).join(name)));
-            let host = places.find(|place| tree.has(place))?;
+            let host = places.find(|place| tree.host.has(place))?;
             Some(read_only(host, Path::new("/usr/bin").join(name)))
         })
         .collect()
@@ -46,7 +46,7 @@ fn programs(tree: &HostTree, asked: &BTreeSet<Capability>, exclusive: bool) -> V
 
 /// Sockets of the driver's daemons; one can connect through a read-only mount. A daemon runs on the
 /// host or in the driver's own root.
-fn sockets(tree: &HostTree, asked: &BTreeSet<Capability>, exclusive: bool) -> Vec<Mount> {
+fn sockets(tree: &DriverTree, asked: &BTreeSet<Capability>, exclusive: bool) -> Vec<Mount> {
     const ANY: &[&str] = &["/run/nvidia-persistenced/socket"];
     const ALONE: &[&str] = &["/run/nvidia-fabricmanager/socket"];
     if !asked.contains(&Capability::Utility) && !asked.contains(&Capability::Compute) {
@@ -56,14 +56,14 @@ fn sockets(tree: &HostTree, asked: &BTreeSet<Capability>, exclusive: bool) -> Ve
     places
         .filter_map(|place| {
             let on_host = [tree.of_driver(&place), place.clone()];
-            let host = on_host.into_iter().find(|on_host| tree.has(on_host))?;
+            let host = on_host.into_iter().find(|on_host| tree.host.has(on_host))?;
             Some(read_only(host, place))
         })
         .collect()
 }
 
 /// Files that tell loaders of OpenCL, EGL and Vulkan which library is NVIDIA's.
-fn configuration(tree: &HostTree, asked: &BTreeSet<Capability>) -> Vec<Mount> {
+fn configuration(tree: &DriverTree, asked: &BTreeSet<Capability>) -> Vec<Mount> {
     const COMPUTE: &[&str] = &["/etc/OpenCL/vendors/nvidia.icd"];
     const DRAW: &[&str] = &[
         "/etc/vulkan/icd.d/nvidia_icd.json",
@@ -83,19 +83,20 @@ fn configuration(tree: &HostTree, asked: &BTreeSet<Capability>) -> Vec<Mount> {
         .iter()
         .chain(of(Capability::Graphics, DRAW))
         .map(|file| read_only(tree.of_driver(Path::new(file)), PathBuf::from(file)))
-        .filter(|mount| tree.has(&mount.host))
+        .filter(|mount| tree.host.has(&mount.host))
         .collect()
 }
 
 /// Firmware that the kernel loads into the card; libraries look at which there is.
-fn firmware(tree: &HostTree, version: &str) -> Vec<Mount> {
+fn firmware(tree: &DriverTree, version: &str) -> Vec<Mount> {
     let below = Path::new("nvidia").join(version);
     let places = tree.firmware_folders().into_iter().map(|folder| folder.join(&below));
     let is_gsp = |name: &String| name.starts_with("gsp") && name.ends_with(".bin");
-    let found = places.map(|folder| (tree.names(&folder), folder)).find_map(|(names, folder)| {
-        let names: Vec<String> = names.into_iter().filter(is_gsp).collect();
-        (!names.is_empty()).then_some((folder, names))
-    });
+    let found =
+        places.map(|folder| (tree.host.names(&folder), folder)).find_map(|(names, folder)| {
+            let names: Vec<String> = names.into_iter().filter(is_gsp).collect();
+            (!names.is_empty()).then_some((folder, names))
+        });
     let Some((folder, names)) = found else { return Vec::new() };
     let container = Path::new("/lib/firmware").join(below);
     names.into_iter().map(|name| read_only(folder.join(&name), container.join(&name))).collect()

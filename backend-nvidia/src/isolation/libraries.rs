@@ -7,7 +7,7 @@ use vgpu_core::edits::{ContainerEdits, Hook, HookAction, HookStage, Mount, Mount
 use vgpu_core::{Error, ErrorKind, Result};
 
 use crate::elf::Machine;
-use crate::host::{Entry, HostTree, LIBRARY_FOLDERS};
+use crate::host::{DriverTree, Entry, LIBRARY_FOLDERS};
 use crate::isolation::sets::{self, Capability, Delivery};
 
 /// The libraries of one driver version.
@@ -36,7 +36,7 @@ struct Library {
 impl Libraries {
     /// Every library of this very version in the sets that are asked for: what belongs together is
     /// not listed by name, since each driver adds some.
-    pub(crate) fn find(tree: &HostTree, version: &str, asked: &BTreeSet<Capability>) -> Self {
+    pub(crate) fn find(tree: &DriverTree, version: &str, asked: &BTreeSet<Capability>) -> Self {
         let mut found = Self::default();
         let mut names = BTreeSet::new();
         for folder in LIBRARY_FOLDERS.iter().map(Path::new) {
@@ -57,7 +57,7 @@ impl Libraries {
     /// container starts and finds no CUDA, or no OpenGL and Vulkan.
     pub(crate) fn check(
         &self,
-        tree: &HostTree,
+        tree: &DriverTree,
         version: &str,
         asked: &BTreeSet<Capability>,
     ) -> Result<()> {
@@ -85,7 +85,7 @@ impl Libraries {
         }
     }
 
-    fn without(&self, tree: &HostTree, needed: &str) -> Error {
+    fn without(&self, tree: &DriverTree, needed: &str) -> Error {
         let stem = needed.split(".so.").next().unwrap_or(needed);
         let others = other_versions(tree, stem);
         let advice = if let Some((path, machine)) = self.foreign.get(needed) {
@@ -106,7 +106,7 @@ impl Libraries {
         };
         Error::new(ErrorKind::Io, format!("the host has no {needed}; {advice}"))
             .with("driver root", tree.driver_root().display())
-            .with("read below", tree.read_at(tree.driver_root()).display())
+            .with("read below", tree.host.read_at(tree.driver_root()).display())
     }
 
     /// What shows them to a container.
@@ -162,7 +162,7 @@ impl Libraries {
 
     fn add(
         &mut self,
-        tree: &HostTree,
+        tree: &DriverTree,
         folder: &Path,
         version: &str,
         asked: &BTreeSet<Capability>,
@@ -173,7 +173,8 @@ impl Libraries {
         for entry in entries.iter().filter(|entry| is_wanted(&entry.name, version, asked)) {
             let host = tree.of_driver(&folder.join(&entry.name));
             // A link may lead elsewhere than it does on the host, so only a file is looked into.
-            let machine = entry.link.is_none().then(|| Machine::of(&tree.read_at(&host))).flatten();
+            let machine =
+                entry.link.is_none().then(|| Machine::of(&tree.host.read_at(&host))).flatten();
             if let Some(machine) = machine.filter(|machine| *machine != Machine::here()) {
                 // 32-bit libraries beside the others are nothing odd.
                 self.foreign.insert(entry.name.clone(), (host, machine));
@@ -263,7 +264,7 @@ fn is_wanted(name: &str, version: &str, asked: &BTreeSet<Capability>) -> bool {
     stem.is_some_and(|stem| stem.starts_with("lib") && sets::wanted(sets::of_library(stem), asked))
 }
 
-fn other_versions(tree: &HostTree, stem: &str) -> Vec<String> {
+fn other_versions(tree: &DriverTree, stem: &str) -> Vec<String> {
     let all = LIBRARY_FOLDERS.iter().flat_map(|folder| tree.entries(Path::new(folder)));
     let versioned = |name: &String| {
         let version = name.strip_prefix(stem).and_then(|rest| rest.strip_prefix(".so."));

@@ -6,22 +6,22 @@ use std::path::{Path, PathBuf};
 use vgpu_core::edits::DeviceNode;
 use vgpu_core::{Error, ErrorKind, Result};
 
-use crate::host::HostTree;
+use crate::host::DriverTree;
 
 /// The host's NVIDIA nodes.
 pub(crate) struct Nodes<'t> {
-    tree: &'t HostTree,
+    tree: &'t DriverTree,
     majors: BTreeMap<String, u32>,
 }
 
 impl<'t> Nodes<'t> {
-    pub(crate) fn new(tree: &'t HostTree) -> Self {
+    pub(crate) fn new(tree: &'t DriverTree) -> Self {
         Self { tree, majors: tree.majors() }
     }
 
     pub(crate) fn kernel_has_driver(&self) -> bool {
         self.majors.keys().any(|name| name.starts_with("nvidia"))
-            || self.tree.has(Path::new("/dev/nvidiactl"))
+            || self.tree.host.has(Path::new("/dev/nvidiactl"))
     }
 
     /// What every container needs beside its cards; `exclusive` ones get the tools' nodes as well.
@@ -40,11 +40,10 @@ impl<'t> Nodes<'t> {
 
     /// The card's own nodes for display and rendering.
     pub(crate) fn display(&self, address: &str) -> Vec<DeviceNode> {
-        let numbered = |(path, number): (PathBuf, (u32, u32))| DeviceNode {
-            number: Some(number),
-            ..DeviceNode::at(path)
+        let numbered = |(path, number): (PathBuf, Option<(u32, u32)>)| {
+            number.map(|_| DeviceNode { number, ..DeviceNode::at(path) })
         };
-        self.tree.dri_nodes(address).into_iter().map(numbered).collect()
+        self.tree.host.dri_nodes(address).into_iter().filter_map(numbered).collect()
     }
 
     /// The node through which a GPU instance, or a compute instance in it, may be used.
@@ -55,7 +54,7 @@ impl<'t> Nodes<'t> {
         compute: Option<u32>,
         stand_in: bool,
     ) -> Result<DeviceNode> {
-        let named = HostTree::capability_name(card, gpu, compute);
+        let named = DriverTree::capability_name(card, gpu, compute);
         let minor = match self.tree.capability_minor(card, gpu, compute) {
             Some(minor) => minor,
             None if stand_in => stand_in_minor(card, gpu, compute),
@@ -67,13 +66,13 @@ impl<'t> Nodes<'t> {
                          it where the driver made the instance"
                     ),
                 )
-                .with("read below", super::shown(&self.tree.read_at(Path::new("/proc")))));
+                .with("read below", super::shown(&self.tree.host.read_at(Path::new("/proc")))));
             }
         };
         let path = format!("/dev/nvidia-caps/nvidia-cap{minor}");
         let major = self.majors.get("nvidia-caps").copied();
         let number = major.map(|major| (major, minor));
-        match number.or_else(|| self.tree.number_at(Path::new(&path))) {
+        match number.or_else(|| self.tree.host.node_number(&path)) {
             None if !stand_in => Err(Error::new(
                 ErrorKind::Io,
                 format!(
@@ -100,7 +99,7 @@ impl<'t> Nodes<'t> {
                 node.path, node.majors[0], node.load
             ),
         )
-        .with("path", super::shown(&self.tree.read_at(Path::new(node.path)))))
+        .with("path", super::shown(&self.tree.host.read_at(Path::new(node.path)))))
     }
 
     /// The kernel's own number first: a node may be a leftover of a module that was loaded before
@@ -109,7 +108,7 @@ impl<'t> Nodes<'t> {
         let registered = node.majors.iter().find_map(|name| self.majors.get(*name));
         let number = match registered {
             Some(major) => (*major, node.minor),
-            None => self.tree.number_at(Path::new(node.path))?,
+            None => self.tree.host.node_number(node.path)?,
         };
         Some(DeviceNode { number: Some(number), ..DeviceNode::at(node.path) })
     }

@@ -36,11 +36,11 @@ impl NvidiaBackend {
         let lacking = ["nvmlDeviceGetMemoryLimits_v1", "nvmlDeviceSetMemoryLimits_v1"];
         if lacking.iter().any(|name| self.api().missing_symbols().contains(name))
             || major(&self.driver).is_none_or(|major| major < SINCE)
-            || !self.tree.has(&Path::new(CGROUPS).join("cgroup.controllers"))
+            || !self.tree.host.has(&Path::new(CGROUPS).join("cgroup.controllers"))
         {
             return false;
         }
-        let root = self.tree.read_at(Path::new(CGROUPS));
+        let root = self.tree.host.read_at(Path::new(CGROUPS));
         match self.api().memory_limits(index, &root) {
             Ok(_) => true,
             Err(failure) if failure.code() == Some(NOT_FOUND) => true,
@@ -133,7 +133,7 @@ impl NvidiaBackend {
 
     /// Takes a container's memory limit on a card back; with the cgroup it is gone by itself.
     pub(crate) fn unlimit_memory(&self, device: &DeviceId, container: &Container) -> Result<()> {
-        let cgroup = self.tree.read_at(&container.cgroup);
+        let cgroup = self.tree.host.read_at(&container.cgroup);
         if !cgroup.is_dir() {
             return Ok(());
         }
@@ -165,7 +165,7 @@ impl NvidiaBackend {
     /// Use of a card's memory by a container, and its limit.
     pub(crate) fn cgroup_usage(&self, device: &DeviceId, cgroup: &Path) -> Result<Usage> {
         let index = self.cards.index(device)?;
-        match self.api().memory_limits(index, &self.tree.read_at(cgroup)) {
+        match self.api().memory_limits(index, &self.tree.host.read_at(cgroup)) {
             Ok(MemoryLimits { hard, used, .. }) => Ok(Usage {
                 memory: Some(Bytes(used)),
                 limit: hard.map(Bytes),
@@ -211,7 +211,7 @@ impl NvidiaBackend {
                 ),
             );
         }
-        let folder = self.tree.read_at(on_host);
+        let folder = self.tree.host.read_at(on_host);
         // Every cgroup has this file, in version 1 too; a folder beside them has not.
         if !folder.join("cgroup.procs").is_file() {
             return bad(

@@ -212,7 +212,7 @@ impl Mps {
     }
 
     fn boot(&self) -> String {
-        let file = self.tree.read_at(Path::new("/proc/sys/kernel/random/boot_id"));
+        let file = self.tree.host.read_at(Path::new("/proc/sys/kernel/random/boot_id"));
         fs::read_to_string(file).unwrap_or_default().trim().to_owned()
     }
 }

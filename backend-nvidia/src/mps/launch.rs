@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use vgpu_core::{Error, ErrorKind, Result, Scheme};
 
-use crate::host::HostTree;
+use crate::host::DriverTree;
 use crate::mps::control::{UNSET, ended};
 use crate::mps::daemon::PID_FILE;
 use crate::mps::program::{NAME, Program};
@@ -56,8 +56,8 @@ pub(crate) fn start(
 
 /// Puts a daemon into a cgroup of its own, so that the end of this process's cgroup is not its end.
 /// Only on cgroup v2, and only what was started as a process; where it cannot be, it stays where it is.
-pub(crate) fn enter_cgroup(tree: &HostTree, record: &DaemonRecord) {
-    let root = tree.read_at(Path::new(CGROUPS));
+pub(crate) fn enter_cgroup(tree: &DriverTree, record: &DaemonRecord) {
+    let root = tree.host.read_at(Path::new(CGROUPS));
     let (Some(process), None) = (record.process, &record.unit) else { return };
     if !root.join("cgroup.controllers").exists() {
         return;
@@ -69,7 +69,7 @@ pub(crate) fn enter_cgroup(tree: &HostTree, record: &DaemonRecord) {
 }
 
 /// Removes the cgroup of a daemon that ended.
-pub(crate) fn leave_cgroup(tree: &HostTree, record: Option<&DaemonRecord>) {
+pub(crate) fn leave_cgroup(tree: &DriverTree, record: Option<&DaemonRecord>) {
     if let Some(record) = record {
         // There is none on cgroup v1 and for units.
         let _none = fs::remove_dir(cgroup(tree, record));
@@ -78,14 +78,14 @@ pub(crate) fn leave_cgroup(tree: &HostTree, record: Option<&DaemonRecord>) {
 
 const CGROUPS: &str = "/sys/fs/cgroup";
 
-fn cgroup(tree: &HostTree, record: &DaemonRecord) -> PathBuf {
-    tree.read_at(&Path::new(CGROUPS).join("vgpu-mps").join(record.card.as_str()))
+fn cgroup(tree: &DriverTree, record: &DaemonRecord) -> PathBuf {
+    tree.host.read_at(&Path::new(CGROUPS).join("vgpu-mps").join(record.card.as_str()))
 }
 
 fn way(mps: &Mps) -> Launch {
     match mps.options.launch {
         Launch::Probe if mps.stand_in => Launch::Bare,
-        Launch::Probe if mps.tree.is_own() && Path::new("/run/systemd/system").is_dir() => {
+        Launch::Probe if mps.tree.host.is_own() && Path::new("/run/systemd/system").is_dir() => {
             Launch::Systemd
         }
         Launch::Probe => Launch::Process,
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn each_way_starts_the_same_daemon() {
-        let tree = HostTree::new(Path::new("/"), Path::new("/"));
+        let tree = DriverTree::new(Path::new("/"), Path::new("/"));
         let mps = Mps::new(tree, MpsOptions::default(), false);
         let folders = mps.folders(&record().card);
         let program =
@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn a_process_gets_a_cgroup_of_its_own_on_v2_only() {
         let root = tempfile::tempdir().expect("a tree");
-        let tree = HostTree::new(root.path(), Path::new("/"));
+        let tree = DriverTree::new(root.path(), Path::new("/"));
         let file = root.path().join("sys/fs/cgroup/vgpu-mps/GPU-1/cgroup.procs");
         enter_cgroup(&tree, &record());
         assert!(!file.exists());

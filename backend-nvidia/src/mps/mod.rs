@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use vgpu_core::{DeviceId, Result};
 
-use crate::host::HostTree;
+use crate::host::DriverTree;
 
 pub(crate) use crate::mps::daemon::{Look, Running};
 pub(crate) use crate::mps::limits::tighter;
@@ -78,7 +78,7 @@ pub enum Launch {
 /// The daemons of this host.
 #[derive(Debug)]
 pub(crate) struct Mps {
-    tree: HostTree,
+    tree: DriverTree,
     options: MpsOptions,
     /// Where the driver is a stand-in, daemons are too.
     stand_in: bool,
@@ -87,7 +87,7 @@ pub(crate) struct Mps {
 }
 
 impl Mps {
-    pub(crate) fn new(tree: HostTree, options: MpsOptions, stand_in: bool) -> Self {
+    pub(crate) fn new(tree: DriverTree, options: MpsOptions, stand_in: bool) -> Self {
         Self { tree, options, stand_in, known: Mutex::default() }
     }
 
@@ -103,9 +103,9 @@ impl Mps {
     pub(crate) fn folders(&self, card: &DeviceId) -> Folders {
         let name = card.as_str().trim_start_matches("GPU-");
         Folders {
-            card: self.tree.read_at(&self.options.folder.join(name)),
+            card: self.tree.host.read_at(&self.options.folder.join(name)),
             on_host: Path::new("/").join(&self.options.folder).join(name),
-            shm: self.tree.read_at(&Path::new(SHM).join(name)),
+            shm: self.tree.host.read_at(&Path::new(SHM).join(name)),
             shm_on_host: Path::new(SHM).join(name),
         }
     }

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use vgpu_core::{Error, ErrorKind, Result};
 
-use crate::host::HostTree;
+use crate::host::DriverTree;
 use crate::mps::MpsOptions;
 use crate::mps::control::Control;
 
@@ -41,7 +41,7 @@ pub(crate) struct Known {
 }
 
 pub(crate) fn find(
-    tree: &HostTree,
+    tree: &DriverTree,
     options: &MpsOptions,
     known: &Mutex<Option<Known>>,
 ) -> Result<Program> {
@@ -61,16 +61,16 @@ pub(crate) fn find(
     Ok(program)
 }
 
-fn installed(tree: &HostTree) -> Result<PathBuf> {
+fn installed(tree: &DriverTree) -> Result<PathBuf> {
     let place = |folder: &&str| tree.of_driver(&Path::new(folder).join(NAME));
-    let Some(on_host) = FOLDERS.iter().map(place).find(|place| tree.has(place)) else {
+    let Some(on_host) = FOLDERS.iter().map(place).find(|place| tree.host.has(place)) else {
         let why = format!(
             "there is no {NAME} below {}; install the driver's compute utilities, or name it",
-            tree.read_at(tree.driver_root()).display()
+            tree.host.read_at(tree.driver_root()).display()
         );
         return Err(Error::new(ErrorKind::NotFound, why).with("folders", FOLDERS.join(", ")));
     };
-    if !tree.is_own() {
+    if !tree.host.is_own() {
         let why = format!(
             "{} is the host's own and this process sees the host's files elsewhere; run it on the \
              host, or name a {NAME} that runs here",

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use vgpu_core::Result;
 
-use crate::host::HostTree;
+use crate::host::DriverTree;
 use crate::mps::control::{SERVER, unexpected};
 use crate::mps::{Mps, Running, process};
 
@@ -103,7 +103,7 @@ impl Mps {
 
     /// Every process in a container of a share of any card.
     pub(crate) fn tenants(&self) -> Vec<Tenant> {
-        let proc = self.tree.read_at(Path::new("/proc"));
+        let proc = self.tree.host.read_at(Path::new("/proc"));
         let Ok(entries) = fs::read_dir(&proc) else { return Vec::new() };
         let pids = entries.filter_map(|e| e.ok()?.file_name().to_str()?.parse::<u32>().ok());
         let mut tenants: Vec<Tenant> = pids
@@ -119,8 +119,8 @@ impl Mps {
 }
 
 /// The part whose container a process is in.
-fn share_of(tree: &HostTree, pid: u32) -> Option<String> {
-    let root = tree.read_at(Path::new("/proc")).join(pid.to_string()).join("root");
+fn share_of(tree: &DriverTree, pid: u32) -> Option<String> {
+    let root = tree.host.read_at(Path::new("/proc")).join(pid.to_string()).join("root");
     let path = root.join(SHARE_FILE.trim_start_matches('/'));
     // What lies there is the tenant's wherever we mounted nothing: only a plain file is read, little of
     // it, and never waited for. A file that lies makes its own container ail, and frees nothing.
