@@ -3,11 +3,10 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use vgpu_backend_kit::HostTree;
+use vgpu_backend_kit::{HostTree, Listed, Unread, lost, read_cards};
 use vgpu_core::device::Discovery;
 use vgpu_core::{
-    Backend, BackendInfo, Bytes, Device, DeviceId, Error, ErrorKind, Host, Link, Lost, Result,
-    Scan, Vendor,
+    Backend, BackendInfo, Bytes, Device, Error, ErrorKind, Host, Link, Lost, Result, Scan, Vendor,
 };
 
 use crate::api::{CndevApi, CndevFailure};
@@ -71,21 +70,9 @@ impl CambriconBackend {
     /// Reads every card that the library lists.
     fn look(&self) -> Result<Look> {
         let count = self.api().device_count().map_err(|failure| convert::error(&failure))?;
-        let mut found: Vec<(u32, Device)> = Vec::new();
-        let mut silent: Vec<(u32, Error)> = Vec::new();
-        for index in 0..count {
-            match self.describe(index) {
-                Ok(device) => match found.iter().find(|(_, other)| other.id == device.id) {
-                    None => {
-                        self.cards.remember(index, &device.id);
-                        found.push((index, device));
-                    }
-                    Some((first, _)) => silent.push((index, twice(*first, index, &device.id))),
-                },
-                Err(Unread::Card(why)) => silent.push((index, why)),
-                Err(Unread::Driver(why)) => return Err(why),
-            }
-        }
+        let report = "to the vendor";
+        let describe = |index| self.describe(index);
+        let Listed { found, silent } = read_cards(count, &self.cards.numbers, report, describe)?;
         let lost = self.name_lost(&found, silent, count);
         Ok(Look { found, lost })
     }
@@ -94,7 +81,7 @@ impl CambriconBackend {
         let api = self.api();
         let id = convert::device_id(&api.uuid(index)?).map_err(Unread::Card)?;
         // So that a card that is still starting is lost under its own name.
-        self.cards.remember(index, &id);
+        self.cards.numbers.remember(index, &id);
         if let Some(health) = optional(api.health(index))?
             && let Some(why) = health::not_running(&health)
         {
@@ -154,22 +141,10 @@ impl CambriconBackend {
         silent: Vec<(u32, Error)>,
         count: u32,
     ) -> Vec<Lost> {
-        let mut known = self.cards.remembered();
+        let mut known = self.cards.numbers.all();
         known.retain(|_, id| found.iter().all(|(_, device)| device.id != *id));
         let functions = host::functions(&self.tree);
-        let mut lost: Vec<Lost> = Vec::new();
-        for (index, reason) in silent {
-            let name = match known.remove(&index) {
-                Some(id) => id.to_string(),
-                None => format!("cambricon-card-{index}"),
-            };
-            lost.push(Lost { name, reason });
-        }
-        // What was there before and has no number any more.
-        lost.extend(known.into_iter().map(|(index, id)| {
-            let why = format!("it was card {index}, and the driver lists {count} cards without it");
-            Lost { name: id.to_string(), reason: Error::new(ErrorKind::Lost, why) }
-        }));
+        let mut lost = lost(silent, known, count, |index| format!("cambricon-card-{index}"));
         // Cards appear on the bus first and with the driver later. Where others are lost, they may be those.
         let taken = |at: &String| found.iter().any(|(_, d)| d.pci.as_ref() == Some(at));
         let left: Vec<&String> = functions.iter().filter(|at| !taken(at)).collect();
@@ -214,12 +189,6 @@ struct Look {
     lost: Vec<Lost>,
 }
 
-/// Why a card could not be read: its own silence, or a driver that answers nobody.
-enum Unread {
-    Card(Error),
-    Driver(Error),
-}
-
 impl From<CndevFailure> for Unread {
     fn from(failure: CndevFailure) -> Self {
         let error = convert::error(&failure);
@@ -249,11 +218,4 @@ fn mode(
         Err(failure) if failure.is_unsupported() => Ok(None),
         Err(failure) => Err(failure.into()),
     }
-}
-
-fn twice(first: u32, second: u32, id: &DeviceId) -> Error {
-    let why = format!(
-        "cards {first} and {second} both say that they are {id}; the second is left out, report it to the vendor"
-    );
-    Error::new(ErrorKind::Vendor, why)
 }

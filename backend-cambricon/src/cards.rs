@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use vgpu_backend_kit::CardNumbers;
 use vgpu_core::{DeviceId, Error, ErrorKind, Result};
 
 use crate::api::{CndevApi, CndevFailure};
@@ -18,7 +19,7 @@ use crate::mim::Table;
 #[derive(Debug)]
 pub(crate) struct Cards {
     pub(crate) api: Arc<dyn CndevApi>,
-    known: Mutex<BTreeMap<u32, DeviceId>>,
+    pub(crate) numbers: CardNumbers,
     /// Profile tables of MIM: they are the model's, and some libraries tell them only in MIM mode.
     tables: Mutex<BTreeMap<DeviceId, Arc<Table>>>,
     beats: Mutex<BTreeMap<DeviceId, Beat>>,
@@ -36,7 +37,12 @@ pub(crate) struct Beat {
 
 impl Cards {
     pub(crate) fn new(api: Arc<dyn CndevApi>) -> Self {
-        Self { api, known: Mutex::default(), tables: Mutex::default(), beats: Mutex::default() }
+        Self {
+            api,
+            numbers: CardNumbers::default(),
+            tables: Mutex::default(),
+            beats: Mutex::default(),
+        }
     }
 
     /// The card's present number, checked against the card itself.
@@ -53,7 +59,7 @@ impl Cards {
     }
 
     pub(crate) fn lookup(&self, id: &DeviceId) -> std::result::Result<u32, Lookup> {
-        let before = self.known().iter().find(|(_, known)| *known == id).map(|(index, _)| *index);
+        let before = self.numbers.number_of(id);
         if let Some(index) = before {
             match self.is(index, id) {
                 Ok(true) => return Ok(index),
@@ -65,7 +71,7 @@ impl Cards {
         for index in (0..count).filter(|index| Some(*index) != before) {
             match self.is(index, id) {
                 Ok(true) => {
-                    self.remember(index, id);
+                    self.numbers.remember(index, id);
                     return Ok(index);
                 }
                 Err(failure) if convert::is_of_the_driver(&failure) => {
@@ -81,23 +87,10 @@ impl Cards {
     /// The name of the card with this number: as it said before, else as it says itself, so that a card in
     /// trouble is not asked.
     pub(crate) fn name(&self, index: u32) -> Option<DeviceId> {
-        if let Some(id) = self.known().get(&index) {
-            return Some(id.clone());
-        }
-        let id = self.api.uuid(index).ok().and_then(|uuid| convert::device_id(&uuid).ok())?;
-        self.remember(index, &id);
-        Some(id)
-    }
-
-    pub(crate) fn remember(&self, index: u32, id: &DeviceId) {
-        let mut known = self.known();
-        known.retain(|number, name| *number == index || name != id);
-        known.insert(index, id.clone());
-    }
-
-    /// Every card that ever answered, by its last number.
-    pub(crate) fn remembered(&self) -> BTreeMap<u32, DeviceId> {
-        self.known().clone()
+        self.numbers.name_of(index, || {
+            let uuid = self.api.uuid(index).ok()?;
+            convert::device_id(&uuid).ok()
+        })
     }
 
     pub(crate) fn table(&self, id: &DeviceId) -> Option<Arc<Table>> {
@@ -125,10 +118,6 @@ impl Cards {
             Err(failure) if matches!(failure.code(), Some(5 | 14)) => Ok(false),
             Err(failure) => Err(failure),
         }
-    }
-
-    fn known(&self) -> MutexGuard<'_, BTreeMap<u32, DeviceId>> {
-        lock(&self.known)
     }
 }
 

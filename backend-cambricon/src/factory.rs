@@ -1,11 +1,9 @@
 //! From a host to a backend, or to the reason why there is none.
 
-use std::collections::HashMap;
-use std::ffi::OsString;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use vgpu_backend_kit::HostTree;
+use vgpu_backend_kit::{HostTree, Loaded, Place, first_of};
 use vgpu_core::{BackendFactory, Error, ErrorKind, Host, Probe, Vendor};
 
 use crate::api::LoadFailure;
@@ -24,13 +22,13 @@ pub struct CambriconFactory {
     options: CambriconOptions,
     /// What was loaded, by what was asked for: a library is loaded once and never unloaded, and the names of its
     /// cards are remembered with it.
-    loaded: Mutex<HashMap<OsString, Arc<Cards>>>,
+    loaded: Loaded<Arc<Cards>>,
 }
 
 impl CambriconFactory {
     /// A factory whose backends have these options.
     pub fn new(options: CambriconOptions) -> Self {
-        Self { options, loaded: Mutex::default() }
+        Self { options, loaded: Loaded::default() }
     }
 
     fn find(&self, host: &Host) -> Result<Probe, Error> {
@@ -40,44 +38,29 @@ impl CambriconFactory {
         }
         let tree = HostTree::new(&host.root);
         let functions = host::functions(&tree);
-        let mut refused: Option<Error> = None;
-        if tree.is_own() {
-            match self.load(Path::new(LIBRARY)) {
-                Ok(cards) => return self.open(Path::new(LIBRARY), cards, host),
-                // The loader has none of that name.
-                Err(LoadFailure::Open { .. }) => {}
-                Err(failure) => refused = Some(convert::load_error(&failure)),
-            }
-        }
-        for candidate in host::candidates(&tree) {
-            match self.load(&candidate) {
-                Ok(cards) => return self.open(&candidate, cards, host),
-                // The first one's reason; the others are mostly copies of it.
-                Err(failure) => {
-                    refused.get_or_insert_with(|| convert::load_error(&failure));
-                }
-            }
-        }
-        match (refused, functions.as_slice()) {
-            (Some(why), []) => Err(why),
-            (Some(why), cards) => Err(why.with("cards", cards.join(", "))),
-            (None, []) => Ok(Probe::Absent(format!(
+        let own = tree.is_own().then_some(Place::Loader(LIBRARY));
+        let files = host::candidates(&tree).into_iter().map(Place::File);
+        let found = first_of(own.into_iter().chain(files), |library| self.load(library));
+        match (found, functions.as_slice()) {
+            (Ok(Some((library, cards))), _) => self.open(&library, cards, host),
+            (Ok(None), []) => Ok(Probe::Absent(format!(
                 "no Cambricon card on the PCI bus and no {LIBRARY} below {}",
                 tree.root().display()
             ))),
-            (None, cards) => Err(without_library(&tree, cards)),
+            (Ok(None), cards) => Err(without_library(&tree, cards)),
+            (Err(failure), []) => Err(convert::load_error(&failure)),
+            (Err(failure), cards) => {
+                Err(convert::load_error(&failure).with("cards", cards.join(", ")))
+            }
         }
     }
 
     /// The library's cards; a driver that was restarted since is the library's own business.
     fn load(&self, library: &Path) -> Result<Arc<Cards>, LoadFailure> {
-        if let Some(cards) = self.loaded().get(library.as_os_str()) {
-            return Ok(Arc::clone(cards));
-        }
-        // Not under the lock: the library may take as long as it likes to start.
-        let api = Arc::new(LoadedCndev::load(library)?);
-        let cards = Arc::new(Cards::new(api));
-        Ok(Arc::clone(self.loaded().entry(library.as_os_str().to_owned()).or_insert(cards)))
+        self.loaded.or_load(library, || {
+            let api = Arc::new(LoadedCndev::load(library)?);
+            Ok(Arc::new(Cards::new(api)))
+        })
     }
 
     fn open(&self, library: &Path, cards: Arc<Cards>, host: &Host) -> Result<Probe, Error> {
@@ -87,11 +70,6 @@ impl CambriconFactory {
             .device_count()
             .map_err(|failure| convert::error(&failure).with("library", library.display()))?;
         Ok(Probe::Ready(Arc::new(CambriconBackend::open(cards, host, self.options.clone()))))
-    }
-
-    fn loaded(&self) -> std::sync::MutexGuard<'_, HashMap<OsString, Arc<Cards>>> {
-        // A map of pointers is whole after every statement, so a panic elsewhere does not spoil it.
-        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use vgpu_backend_kit::HostTree;
+use vgpu_backend_kit::{HostTree, Loaded};
 use vgpu_core::{BackendFactory, Discovery, Error, ErrorKind, Host, Probe, Vendor};
 
 use crate::api::{HyDmi, HyDmiMig, LoadFailure, RocmSmi};
@@ -24,17 +24,11 @@ use crate::smi::LoadedSmi;
 #[derive(Debug, Default)]
 pub struct HygonFactory {
     options: HygonOptions,
-    /// Libraries are loaded once and never unloaded.
-    loaded: Mutex<Loaded>,
+    smi: Loaded<Arc<dyn RocmSmi>>,
+    dmi: Loaded<Arc<dyn HyDmi>>,
+    mig: Loaded<Arc<dyn HyDmiMig>>,
     /// Cards that ever answered, by where they were looked for.
     known: Mutex<HashMap<PathBuf, Known>>,
-}
-
-#[derive(Debug, Default)]
-struct Loaded {
-    smi: HashMap<PathBuf, Arc<dyn RocmSmi>>,
-    dmi: HashMap<PathBuf, Arc<dyn HyDmi>>,
-    mig: HashMap<PathBuf, Arc<dyn HyDmiMig>>,
 }
 
 impl HygonFactory {
@@ -117,16 +111,9 @@ impl HygonFactory {
             return Ok(None);
         }
         for file in files {
-            if let Some(smi) = self.loaded().smi.get(&file) {
-                return Ok(Some(Arc::clone(smi)));
-            }
-            // Not under the lock: the library may take as long as it likes to start.
-            match LoadedSmi::load(&file) {
-                Ok(smi) => {
-                    let smi: Arc<dyn RocmSmi> = Arc::new(smi);
-                    self.loaded().smi.insert(file, Arc::clone(&smi));
-                    return Ok(Some(smi));
-                }
+            let load = || LoadedSmi::load(&file).map(|smi| Arc::new(smi) as Arc<dyn RocmSmi>);
+            match self.smi.or_load(&file, load) {
+                Ok(smi) => return Ok(Some(smi)),
                 Err(failure) if named.is_some() => return Err(convert::load_error(&failure)),
                 Err(failure) => notes.push(note(&failure)),
             }
@@ -135,28 +122,13 @@ impl HygonFactory {
     }
 
     fn dmi(&self, file: &Path) -> Result<Arc<dyn HyDmi>, Error> {
-        if let Some(dmi) = self.loaded().dmi.get(file) {
-            return Ok(Arc::clone(dmi));
-        }
-        let dmi: Arc<dyn HyDmi> =
-            Arc::new(LoadedDmi::load(file).map_err(|failure| convert::load_error(&failure))?);
-        self.loaded().dmi.insert(file.to_owned(), Arc::clone(&dmi));
-        Ok(dmi)
+        let load = || LoadedDmi::load(file).map(|dmi| Arc::new(dmi) as Arc<dyn HyDmi>);
+        self.dmi.or_load(file, load).map_err(|failure| convert::load_error(&failure))
     }
 
     fn mig(&self, file: &Path) -> Result<Arc<dyn HyDmiMig>, Error> {
-        if let Some(mig) = self.loaded().mig.get(file) {
-            return Ok(Arc::clone(mig));
-        }
-        let mig: Arc<dyn HyDmiMig> =
-            Arc::new(LoadedMig::load(file).map_err(|failure| convert::load_error(&failure))?);
-        self.loaded().mig.insert(file.to_owned(), Arc::clone(&mig));
-        Ok(mig)
-    }
-
-    fn loaded(&self) -> MutexGuard<'_, Loaded> {
-        // Maps of pointers are whole after every statement, so a panic elsewhere does not spoil them.
-        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
+        let load = || LoadedMig::load(file).map(|mig| Arc::new(mig) as Arc<dyn HyDmiMig>);
+        self.mig.or_load(file, load).map_err(|failure| convert::load_error(&failure))
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<PathBuf, Known>> {
@@ -192,9 +164,7 @@ const SMI: &[&str] = &["librocm_smi64.so.2", "librocm_smi64.so"];
 const FOLDERS: &[&str] = &["/opt/hyhal/lib", "/opt/dtk/lib", "/opt/hygondriver/lib"];
 
 fn candidates(tree: &HostTree, names: &[&str]) -> Vec<PathBuf> {
-    let all =
-        FOLDERS.iter().flat_map(|folder| names.iter().map(move |name| format!("{folder}/{name}")));
-    all.map(|file| tree.read_at(file)).filter(|file| file.is_file()).collect()
+    tree.files(FOLDERS, names)
 }
 
 /// The library of hardware instances that belongs to a libhydmi: `libhydmi.so` and `libhydmi_mig.so`.

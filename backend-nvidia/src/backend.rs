@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use vgpu_backend_kit::{Listed, Unread, lost, read_cards};
 use vgpu_core::device::Discovery;
 use vgpu_core::{
     Backend, BackendInfo, Device, DeviceId, Error, ErrorKind, Host, Link, Lost, Result, Scan,
@@ -100,21 +101,9 @@ impl NvidiaBackend {
     /// Every card with its number, and those that do not answer.
     fn look(&self) -> Result<Look> {
         let count = self.api().device_count().map_err(|failure| convert::error(&failure))?;
-        let mut found: Vec<(u32, Device)> = Vec::new();
-        let mut silent: Vec<(u32, Error)> = Vec::new();
-        for index in 0..count {
-            match self.describe(index) {
-                Ok(device) => match found.iter().find(|(_, other)| other.id == device.id) {
-                    None => {
-                        self.cards.remember(index, &device.id);
-                        found.push((index, device));
-                    }
-                    Some((first, _)) => silent.push((index, twice(*first, index, &device.id))),
-                },
-                Err(Unread::Card(why)) => silent.push((index, why)),
-                Err(Unread::Driver(why)) => return Err(why),
-            }
-        }
+        let report = "with `nvidia-bug-report.sh`";
+        let describe = |index| self.describe(index);
+        let Listed { found, silent } = read_cards(count, &self.cards.numbers, report, describe)?;
         let lost = self.name_lost(&found, silent, count);
         Ok(Look { found, lost })
     }
@@ -178,7 +167,7 @@ impl NvidiaBackend {
         silent: Vec<(u32, Error)>,
         count: u32,
     ) -> Vec<Lost> {
-        let mut known = self.cards.remembered();
+        let mut known = self.cards.numbers.all();
         known.retain(|_, id| found.iter().all(|(_, device)| device.id != *id));
         let nameless = silent.iter().filter(|(index, _)| !known.contains_key(index)).count();
         let unmatched = match nameless {
@@ -186,20 +175,9 @@ impl NvidiaBackend {
             1 if known.is_empty() => self.unmatched_function(found),
             _ => None,
         };
-        let mut lost: Vec<Lost> = Vec::new();
-        for (index, reason) in silent {
-            let name = match known.remove(&index) {
-                Some(id) => id.to_string(),
-                None => unmatched.clone().unwrap_or_else(|| format!("nvidia-card-{index}")),
-            };
-            lost.push(Lost { name, reason });
-        }
-        // What was there before and has no number any more.
-        lost.extend(known.into_iter().map(|(index, id)| {
-            let why = format!("it was card {index}, and the driver lists {count} cards without it");
-            Lost { name: id.to_string(), reason: Error::new(ErrorKind::Lost, why) }
-        }));
-        lost
+        lost(silent, known, count, |index| {
+            unmatched.clone().unwrap_or_else(|| format!("nvidia-card-{index}"))
+        })
     }
 
     fn unmatched_function(&self, found: &[(u32, Device)]) -> Option<String> {
@@ -251,12 +229,6 @@ struct Look {
     lost: Vec<Lost>,
 }
 
-/// Why a card could not be read: its own silence, or a driver that answers nobody.
-enum Unread {
-    Card(Error),
-    Driver(Error),
-}
-
 impl From<NvmlFailure> for Unread {
     fn from(failure: NvmlFailure) -> Self {
         let error = convert::error(&failure);
@@ -277,12 +249,4 @@ fn optional<T>(
         }
         Err(_) => Ok(None),
     }
-}
-
-fn twice(first: u32, second: u32, id: &DeviceId) -> Error {
-    let why = format!(
-        "cards {first} and {second} both say that they are {id}; the second is left out, \
-         report it with `nvidia-bug-report.sh`"
-    );
-    Error::new(ErrorKind::Vendor, why)
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use vgpu_backend_kit::CardNumbers;
 use vgpu_core::{DeviceId, Error, ErrorKind, PartitionId, Result};
 
 use crate::api::{NvmlApi, NvmlFailure};
@@ -17,7 +18,7 @@ use crate::partition::profiles::MigTable;
 #[derive(Debug)]
 pub(crate) struct Cards {
     pub(crate) api: Arc<dyn NvmlApi>,
-    known: Mutex<BTreeMap<u32, DeviceId>>,
+    pub(crate) numbers: CardNumbers,
     mig: Mutex<BTreeMap<DeviceId, Mig>>,
 }
 
@@ -30,7 +31,7 @@ struct Mig {
 
 impl Cards {
     pub(crate) fn new(api: Arc<dyn NvmlApi>) -> Self {
-        Self { api, known: Mutex::default(), mig: Mutex::default() }
+        Self { api, numbers: CardNumbers::default(), mig: Mutex::default() }
     }
 
     /// The card's present number, checked against the card itself.
@@ -47,7 +48,7 @@ impl Cards {
     }
 
     pub(crate) fn lookup(&self, id: &DeviceId) -> std::result::Result<u32, Lookup> {
-        let before = self.known().iter().find(|(_, known)| *known == id).map(|(index, _)| *index);
+        let before = self.numbers.number_of(id);
         if let Some(index) = before {
             match self.api.uuid(index) {
                 Ok(uuid) if uuid == id.as_str() => return Ok(index),
@@ -67,7 +68,7 @@ impl Cards {
         // NVML finds MIG instances by UUID too, and answers with their card.
         match self.api.uuid(index) {
             Ok(uuid) if uuid == id.as_str() => {
-                self.remember(index, id);
+                self.numbers.remember(index, id);
                 Ok(index)
             }
             Ok(_) => Err(Lookup::Unknown),
@@ -78,23 +79,10 @@ impl Cards {
     /// The name of the card with this number: as it said before, else as it says itself, so that a
     /// card in trouble is not asked. NVML gives no number to another card while it runs.
     pub(crate) fn name(&self, index: u32) -> Option<DeviceId> {
-        if let Some(id) = self.known().get(&index) {
-            return Some(id.clone());
-        }
-        let id = self.api.uuid(index).ok().and_then(|uuid| DeviceId::new(uuid).ok())?;
-        self.remember(index, &id);
-        Some(id)
-    }
-
-    pub(crate) fn remember(&self, index: u32, id: &DeviceId) {
-        let mut known = self.known();
-        known.retain(|number, name| *number == index || name != id);
-        known.insert(index, id.clone());
-    }
-
-    /// Every card that ever answered, by its last number.
-    pub(crate) fn remembered(&self) -> BTreeMap<u32, DeviceId> {
-        self.known().clone()
+        self.numbers.name_of(index, || {
+            let uuid = self.api.uuid(index).ok()?;
+            DeviceId::new(uuid).ok()
+        })
     }
 
     pub(crate) fn mig_table(&self, device: &DeviceId) -> Option<Arc<MigTable>> {
@@ -128,13 +116,8 @@ impl Cards {
     }
 
     fn mig(&self) -> MutexGuard<'_, BTreeMap<DeviceId, Mig>> {
-        // As below.
+        // A map is whole after every statement, so a panic elsewhere does not spoil it.
         self.mig.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn known(&self) -> MutexGuard<'_, BTreeMap<u32, DeviceId>> {
-        // A map of names is whole after every statement, so a panic elsewhere does not spoil it.
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,10 +1,9 @@
 //! From a host to a backend, or to the reason why there is none.
 
-use std::collections::HashMap;
-use std::ffi::OsString;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use vgpu_backend_kit::{Loaded, Place, first_of};
 use vgpu_core::{BackendFactory, Error, ErrorKind, Host, Probe, Vendor};
 
 use crate::api::{LoadFailure, NvmlApi};
@@ -23,13 +22,13 @@ pub struct NvidiaFactory {
     options: NvidiaOptions,
     /// What was loaded, by what was asked for: a library is loaded once and never unloaded, and the
     /// names of its cards are remembered with it.
-    loaded: Mutex<HashMap<OsString, Arc<Cards>>>,
+    loaded: Loaded<Arc<Cards>>,
 }
 
 impl NvidiaFactory {
     /// A factory whose backends have these options.
     pub fn new(options: NvidiaOptions) -> Self {
-        Self { options, loaded: Mutex::default() }
+        Self { options, loaded: Loaded::default() }
     }
 
     fn find(&self, host: &Host) -> Result<Probe, Error> {
@@ -42,47 +41,37 @@ impl NvidiaFactory {
         if tree.lacks_driver_root() {
             return without_driver_root(&tree, &functions);
         }
-        let mut refused: Option<Error> = None;
-        for candidate in tree.nvml_candidates() {
-            match self.load(&candidate) {
-                Ok(cards) => return self.open(&candidate, cards, host),
-                // The first one's reason; the others are mostly links to it.
-                Err(failure) => {
-                    refused.get_or_insert_with(|| convert::load_error(&failure));
-                }
-            }
+        let load = |library: &Path| self.load(library);
+        let files = tree.nvml_candidates().into_iter().map(Place::File);
+        let mut found = first_of(files, load);
+        // Where a file refuses, that is what to speak of.
+        if matches!(found, Ok(None)) && tree.host.is_own() {
+            found = first_of([Place::Loader(NVML)], load);
         }
-        if refused.is_none() && tree.host.is_own() {
-            match self.load(Path::new(NVML)) {
-                Ok(cards) => return self.open(Path::new(NVML), cards, host),
-                // The loader has none of that name.
-                Err(LoadFailure::Open { .. }) => {}
-                Err(failure) => refused = Some(convert::load_error(&failure)),
-            }
-        }
-        match (refused, functions.as_slice()) {
-            (Some(why), []) => Err(why),
-            (Some(why), cards) => Err(why.with("cards", cards.join(", "))),
-            (None, []) => Ok(Probe::Absent(format!(
+        match (found, functions.as_slice()) {
+            (Ok(Some((library, cards))), _) => self.open(&library, cards, host),
+            (Ok(None), []) => Ok(Probe::Absent(format!(
                 "no NVIDIA card on the PCI bus and no {NVML} below {}",
                 tree.host.read_at(tree.driver_root()).display()
             ))),
-            (None, cards) => Err(without_library(&tree, cards)),
+            (Ok(None), cards) => Err(without_library(&tree, cards)),
+            (Err(failure), []) => Err(convert::load_error(&failure)),
+            (Err(failure), cards) => {
+                Err(convert::load_error(&failure).with("cards", cards.join(", ")))
+            }
         }
     }
 
     /// The library's cards; what was loaded and does not answer any more is started anew.
     fn load(&self, library: &Path) -> Result<Arc<Cards>, LoadFailure> {
-        let before = self.loaded().get(library.as_os_str()).cloned();
-        if let Some(cards) = before
+        if let Some(cards) = self.loaded.of(library)
             && cards.api.device_count().is_ok()
         {
             return Ok(cards);
         }
-        // Not under the lock: the library may take as long as it likes to start.
         let api: Arc<dyn NvmlApi> = Arc::new(LoadedNvml::load(library)?);
         let cards = Arc::new(Cards::new(api));
-        self.loaded().insert(library.as_os_str().to_owned(), Arc::clone(&cards));
+        self.loaded.replace(library, Arc::clone(&cards));
         Ok(cards)
     }
 
@@ -94,11 +83,6 @@ impl NvidiaFactory {
             .map_err(|failure| convert::error(&failure).with("library", library.display()))?;
         let backend = NvidiaBackend::open(cards, host, self.options.clone())?;
         Ok(Probe::Ready(Arc::new(backend)))
-    }
-
-    fn loaded(&self) -> std::sync::MutexGuard<'_, HashMap<OsString, Arc<Cards>>> {
-        // A map of pointers is whole after every statement, so a panic elsewhere does not spoil it.
-        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
