@@ -36,7 +36,7 @@ impl NvidiaBackend {
         let lacking = ["nvmlDeviceGetMemoryLimits_v1", "nvmlDeviceSetMemoryLimits_v1"];
         if lacking.iter().any(|name| self.api().missing_symbols().contains(name))
             || major(&self.driver).is_none_or(|major| major < SINCE)
-            || !self.tree.host.has(&Path::new(CGROUPS).join("cgroup.controllers"))
+            || !self.tree.host.has(Path::new(CGROUPS).join("cgroup.controllers"))
         {
             return false;
         }

@@ -79,7 +79,7 @@ pub(crate) fn leave_cgroup(tree: &DriverTree, record: Option<&DaemonRecord>) {
 const CGROUPS: &str = "/sys/fs/cgroup";
 
 fn cgroup(tree: &DriverTree, record: &DaemonRecord) -> PathBuf {
-    tree.host.read_at(&Path::new(CGROUPS).join("vgpu-mps").join(record.card.as_str()))
+    tree.host.read_at(Path::new(CGROUPS).join("vgpu-mps").join(record.card.as_str()))
 }
 
 fn way(mps: &Mps) -> Launch {

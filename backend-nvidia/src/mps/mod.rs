@@ -103,9 +103,9 @@ impl Mps {
     pub(crate) fn folders(&self, card: &DeviceId) -> Folders {
         let name = card.as_str().trim_start_matches("GPU-");
         Folders {
-            card: self.tree.host.read_at(&self.options.folder.join(name)),
+            card: self.tree.host.read_at(self.options.folder.join(name)),
             on_host: Path::new("/").join(&self.options.folder).join(name),
-            shm: self.tree.host.read_at(&Path::new(SHM).join(name)),
+            shm: self.tree.host.read_at(Path::new(SHM).join(name)),
             shm_on_host: Path::new(SHM).join(name),
         }
     }
