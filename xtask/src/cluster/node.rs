@@ -99,6 +99,21 @@ impl Node {
         I: IntoIterator<Item = S>,
         S: AsRef<OsStr>,
     {
+        self.spawn_with(name, program, args, &[])
+    }
+
+    /// The same with variables of its own.
+    pub(crate) fn spawn_with<I, S>(
+        &self,
+        name: &str,
+        program: &Path,
+        args: I,
+        env: &[(String, String)],
+    ) -> Result<()>
+    where
+        I: IntoIterator<Item = S>,
+        S: AsRef<OsStr>,
+    {
         let path = self.layout.log(name);
         let log = File::options()
             .create(true)
@@ -112,6 +127,7 @@ impl Node {
             .arg(&pid)
             .arg(program)
             .args(args)
+            .envs(env.iter().map(|(key, value)| (key, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

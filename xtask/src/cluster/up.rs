@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(180);
 const REBOOT: &str = include_str!("../../cluster/node/reboot.sh");
 
 /// A node whose pods can run.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Cluster {
     pub(crate) node: Node,
     pub(crate) api: Api,

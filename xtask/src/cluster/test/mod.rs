@@ -13,10 +13,12 @@ use crate::cluster::up::Cluster;
 
 mod agent_pod;
 mod bad_input;
+mod cambricon;
 mod cards;
 mod containers;
 mod elsewhere;
 mod file;
+mod flag;
 mod fragments;
 mod offers;
 mod pace;
@@ -25,6 +27,8 @@ mod refusals;
 mod reload;
 mod restarts;
 mod seen;
+mod setup;
+mod standin;
 mod upgrade;
 pub(crate) mod world;
 
@@ -131,6 +135,7 @@ fn chosen(only: &[String]) -> Result<Vec<Trial>> {
         cards::SCENARIOS,
         upgrade::SCENARIOS,
         agent_pod::SCENARIOS,
+        cambricon::SCENARIOS,
         elsewhere::SCENARIOS,
         pace::SCENARIOS,
     ];
@@ -153,6 +158,7 @@ pub(crate) fn programs(root: &Path, args: &Args) -> Result<Programs> {
         hook: args.hook.clone().unwrap_or_else(|| bin.join("vgpu-hook")),
         vgpu: bin.join("vgpu"),
         fake_nvml: bin.join("examples/libfake_nvml.so"),
+        fake_cndev: bin.join("examples/libfake_cndev.so"),
         old_runtime: bin.join("examples/runtime"),
         trivial: bin.join("examples/trivial"),
     };
@@ -165,10 +171,11 @@ pub(crate) fn programs(root: &Path, args: &Args) -> Result<Programs> {
 /// Builds them and gives cargo's folder.
 fn built(root: &Path, args: &Args) -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let wanted: [&[&str]; 3] = [
+    let wanted: [&[&str]; 4] = [
         &["-p", "vgpu-plugin", "-p", "vgpu-hook", "-p", "vgpu-cli", "--bins"],
         &["-p", "vgpu-backend-nvidia", "--examples"],
         &["-p", "vgpu-kubelet-plugin", "--examples"],
+        &["-p", "vgpu-backend-cambricon", "--examples"],
     ];
     for what in wanted {
         let status = Command::new(&cargo)

@@ -1,10 +1,10 @@
 //! Another configuration while pods use what the last one offered.
 
 use anyhow::{Result, ensure};
-use serde_json::json;
 
 use crate::cluster::test::Scenario;
-use crate::cluster::test::pod::{PROBE, STAY, container, one, pod};
+use crate::cluster::test::flag::Flagged;
+use crate::cluster::test::pod::one;
 use crate::cluster::test::world::{World, why};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
@@ -28,7 +28,7 @@ fn undone(world: &World, scenario: fn(&World) -> Result<String>) -> Result<Strin
 /// Quarters of a card become halves: the quarter that is in use stays one, also when its container starts again.
 fn reshape(world: &World) -> Result<String> {
     world.wait_allocatable(&[("vgpu.dev/dcu", 8)])?;
-    let flag = again(world, "quarter", "vgpu.dev/dcu")?;
+    let quarter = Flagged::run(world, "quarter", &[("main", "vgpu.dev/dcu", 1)])?;
     let before = world.checked("quarter", "main")?;
     let offers = world.offers()?.replace("slots: 4", "slots: 2");
     world.reload(&offers, TAKEN)?;
@@ -43,7 +43,7 @@ fn reshape(world: &World) -> Result<String> {
         let seen = world.checked(&name, "main")?;
         ensure!(seen.grant("size")? != before.grant("size")?, "a half is {}", seen.grant("size")?);
     }
-    flag.raise(world)?;
+    quarter.raise(world, "main")?;
     let after = world.checked("quarter", "main")?;
     for field in ["part", "size"] {
         ensure!(after.grant(field)? == before.grant(field)?, "the quarter's {field} is another");
@@ -61,7 +61,7 @@ fn reshape(world: &World) -> Result<String> {
 
 /// What is not offered any more is not given any more; who has it keeps it, also when its container starts again.
 fn remove(world: &World) -> Result<String> {
-    let flag = again(world, "keeps", "vgpu.dev/mig")?;
+    let keeps = Flagged::run(world, "keeps", &[("main", "vgpu.dev/mig", 1)])?;
     let before = world.checked("keeps", "main")?;
     let offers = world.offers()?;
     let (head, rest) = offers.split_once("- resource: vgpu.dev/mig").unwrap_or((&offers, ""));
@@ -74,7 +74,7 @@ fn remove(world: &World) -> Result<String> {
         Ok(p["status"]["conditions"].as_array().is_some_and(|c| !c.is_empty()))
     })?;
     ensure!(why(&waits).contains("Insufficient vgpu.dev/mig"), "it says {}", why(&waits));
-    flag.raise(world)?;
+    keeps.raise(world, "main")?;
     let after = world.checked("keeps", "main")?;
     ensure!(after.claim_id()? == before.claim_id()?, "it has another claim");
     ensure!(after.grant("part")? == before.grant("part")?, "it has another part");
@@ -103,49 +103,4 @@ fn mistake(world: &World) -> Result<String> {
     let word = log.lines().rev().find(|l| l.contains(KEPT)).unwrap_or_default();
     ensure!(word.contains("vgpu.dev/all"), "the log does not name the offer: {word}");
     Ok(String::new())
-}
-
-/// A pod whose container ends, and is started again, when its flag is raised.
-struct Flag {
-    pod: &'static str,
-    file: std::path::PathBuf,
-}
-
-impl Flag {
-    fn raise(&self, world: &World) -> Result<()> {
-        std::fs::write(&self.file, "")?;
-        world.wait_pod(self.pod, "second run", |pod| {
-            let status = &pod["status"]["containerStatuses"][0];
-            Ok(status["restartCount"] == 1 && status["state"]["running"].is_object())
-        })?;
-        Ok(())
-    }
-}
-
-/// Runs a pod with a flag.
-fn again(world: &World, name: &'static str, resource: &str) -> Result<Flag> {
-    let dir = world.cluster.node.layout.dir.join("flags");
-    std::fs::create_dir_all(&dir)?;
-    let file = dir.join(name);
-    if file.exists() {
-        std::fs::remove_file(&file)?;
-    }
-    // The folder of the pod's own tells the second run from the first.
-    let script = format!(
-        "{PROBE}\ntest -e /own/again && {{ {STAY} }}; : >/own/again; \
-         while ! test -e /flags/{name}; do sleep 1; done; exit 3"
-    );
-    let mut main = container("main", &script, &[(resource, 1)]);
-    main["volumeMounts"] = json!([
-        {"name": "own", "mountPath": "/own"},
-        {"name": "flags", "mountPath": "/flags", "readOnly": true},
-    ]);
-    let mut made = pod(name, vec![main]);
-    made["spec"]["volumes"] = json!([
-        {"name": "own", "emptyDir": {}},
-        {"name": "flags", "hostPath": {"path": dir}},
-    ]);
-    world.create(&made)?;
-    world.wait_running(name)?;
-    Ok(Flag { pod: name, file })
 }

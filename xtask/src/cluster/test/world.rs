@@ -14,13 +14,11 @@ use vgpu_backend_mock::{Machine, Preset};
 use crate::cluster::config::NODE;
 use crate::cluster::process::{output, retry, wait_for};
 use crate::cluster::test::seen::Seen;
+use crate::cluster::test::setup::Setup;
 use crate::cluster::up::Cluster;
 
 /// A guard against waiting for ever; nothing is judged by it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
-
-/// The agent's configuration, below the node's folder. In a folder of its own: an agent in a pod has it mounted.
-const CONFIG: &str = "etc/vgpu.yaml";
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
 
@@ -36,6 +34,7 @@ pub(crate) struct Programs {
     /// The command line.
     pub(crate) vgpu: PathBuf,
     pub(crate) fake_nvml: PathBuf,
+    pub(crate) fake_cndev: PathBuf,
     /// Answers as a container runtime that ignores CDI names.
     pub(crate) old_runtime: PathBuf,
     /// A device plugin that does next to nothing, to compare with.
@@ -43,18 +42,20 @@ pub(crate) struct Programs {
 }
 
 impl Programs {
-    pub(crate) fn all(&self) -> [&Path; 6] {
-        let Self { agent, hook, vgpu, fake_nvml, old_runtime, trivial } = self;
-        [agent, hook, vgpu, fake_nvml, old_runtime, trivial]
+    pub(crate) fn all(&self) -> [&Path; 7] {
+        let Self { agent, hook, vgpu, fake_nvml, fake_cndev, old_runtime, trivial } = self;
+        [agent, hook, vgpu, fake_nvml, fake_cndev, old_runtime, trivial]
     }
 }
 
 /// The node, the scripted machine behind it, and our agent.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct World {
     pub(crate) cluster: Cluster,
     pub(crate) machine: Arc<Machine>,
     pub(crate) programs: Programs,
+    /// How the agent is started: on the scripted machine, unless one of a vendor stands in for it.
+    pub(crate) setup: Setup,
 }
 
 impl World {
@@ -62,8 +63,9 @@ impl World {
     pub(crate) fn start(cluster: Cluster, programs: Programs) -> Result<Self> {
         let dir = cluster.node.layout.dir.clone();
         let machine = Machine::open(&dir.join("machine.json"), Preset::Mixed)?;
-        let world = Self { cluster, machine, programs };
-        world.make_nodes()?;
+        let setup = Setup::of_the_mock(&cluster.node.layout);
+        let world = Self { cluster, machine, programs, setup };
+        world.make_own_nodes()?;
         let hooks = dir.join("hooks");
         std::fs::create_dir_all(&hooks)?;
         std::fs::copy(&world.programs.hook, hooks.join("vgpu-hook"))
@@ -74,73 +76,6 @@ impl World {
         world.wait_allocatable(&[("vgpu.dev/gpu", 1)])?;
         crate::say(&format!("agent start to allocatable  {:.1} s", began.elapsed().as_secs_f64()));
         Ok(world)
-    }
-
-    /// Starts the agent as a process of the node itself.
-    pub(crate) fn start_agent(&self) -> Result<()> {
-        self.start_agent_with(&[])
-    }
-
-    /// The same with more flags; a later one counts.
-    pub(crate) fn start_agent_with(&self, flags: &[&str]) -> Result<()> {
-        let mut args = self.agent_args();
-        // A flag may be given once.
-        args.retain(|arg| {
-            let name = |text: &str| text.split('=').next().unwrap_or_default().to_owned();
-            !flags.iter().any(|flag| name(flag) == name(arg))
-        });
-        args.extend(flags.iter().map(|flag| (*flag).to_owned()));
-        self.cluster.node.spawn("agent", &self.programs.agent, args)
-    }
-
-    /// Has the agent read its configuration again, and waits for its word on it.
-    pub(crate) fn reload(&self, offers: &str, word: &str) -> Result<()> {
-        self.configure(offers)?;
-        let before = self.agent_log()?.matches(word).count();
-        self.cluster.node.signal("agent", "HUP")?;
-        wait_for(&format!("{word:?} in the agent's log"), PATIENCE, || {
-            Ok((self.agent_log()?.matches(word).count() > before).then_some(()))
-        })
-    }
-
-    /// All that the agent said in this node's life.
-    pub(crate) fn agent_log(&self) -> Result<String> {
-        let file = self.cluster.node.layout.log("agent");
-        // A log may be cut within a letter.
-        let bytes =
-            std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
-    }
-
-    /// The agent's program.
-    pub(crate) fn agent(&self) -> &Path {
-        &self.programs.agent
-    }
-
-    /// How the agent is started, wherever it runs.
-    pub(crate) fn agent_args(&self) -> Vec<String> {
-        let dir = &self.cluster.node.layout.dir;
-        let flag = |name: &str, file: &str| format!("{name}={}", dir.join(file).display());
-        vec![
-            "run".to_owned(),
-            flag("--config", CONFIG),
-            "--backend=mock".to_owned(),
-            "--machine=mixed".to_owned(),
-            flag("--machine-state", "machine.json"),
-            flag("--hook-dir", "hooks"),
-            "--cdi-dir=/run/cdi".to_owned(),
-            "--metrics-address=127.0.0.1:9400".to_owned(),
-        ]
-    }
-
-    /// Writes the agent's configuration; a running agent takes it at SIGHUP.
-    pub(crate) fn configure(&self, offers: &str) -> Result<()> {
-        let text = format!(
-            "apiVersion: vgpu.dev/v1alpha1\nkind: NodeConfig\n\
-             poll: {{hardwareSeconds: 1, kubeletSeconds: 1}}\noffers:\n{offers}"
-        );
-        std::fs::write(self.cluster.node.layout.etc("vgpu.yaml"), text)
-            .context("cannot write the agent's configuration")
     }
 
     /// One offer for each way to divide a card: those that the in-process kubelet's scenarios have too.
@@ -186,6 +121,13 @@ impl World {
             Ok(all.then_some(()))
         });
         waited.with_context(|| format!("waiting for {wanted:?}; the node has {last:?}"))
+    }
+
+    /// Waits until the node tells that it has nothing of ours. It tells what it had for a while after its agent ended.
+    pub(crate) fn wait_empty(&self) -> Result<()> {
+        wait_for("empty node", PATIENCE, || {
+            Ok(self.allocatable()?.values().all(|n| *n == 0).then_some(()))
+        })
     }
 
     /// Waits until the kubelet has all that the agent that runs now offers, and until the node says so.
@@ -344,7 +286,7 @@ impl World {
 
     /// What the agent says of its claims.
     pub(crate) fn claims(&self) -> Result<Vec<Value>> {
-        let socket = self.cluster.node.layout.dir.join("vgpu/claims.sock");
+        let socket = self.setup.state.join("claims.sock");
         // An agent that has just been started opens it a moment later, and one that was just killed takes whom it had
         // not answered with it.
         let text = retry(PATIENCE, || {
@@ -396,10 +338,7 @@ impl World {
         if self.cluster.node.runs("agent") {
             return Ok(());
         }
-        // The node tells what it had until it tells that it has nothing.
-        wait_for("empty node", PATIENCE, || {
-            Ok(self.allocatable()?.values().all(|n| *n == 0).then_some(()))
-        })?;
+        self.wait_empty()?;
         self.start_agent()?;
         self.wait_allocatable(&[("vgpu.dev/gpu", 1)])
     }
@@ -408,6 +347,14 @@ impl World {
     pub(crate) fn explain(&self) {
         let log = self.cluster.node.log_tail("agent");
         log.lines().for_each(|line| crate::say(&format!("    agent: {}", shortened(line))));
+        self.explain_claims();
+    }
+
+    /// The claims that are not simply in use, where an agent runs that can tell.
+    pub(crate) fn explain_claims(&self) {
+        if !self.cluster.node.runs("agent") {
+            return;
+        }
         match self.claims() {
             Ok(claims) => claims.iter().filter(|c| c["state"] != "prepared").for_each(|claim| {
                 let word = |key: &str| claim[key].as_str().unwrap_or("-").to_owned();
@@ -426,7 +373,7 @@ impl World {
     }
 
     /// The nodes that the drivers of the scripted cards would make.
-    fn make_nodes(&self) -> Result<()> {
+    fn make_own_nodes(&self) -> Result<()> {
         let mut paths: Vec<String> =
             ["nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvidia0", "nvidia1", "kfd", "mkfd"]
                 .map(|name| format!("/dev/{name}"))
@@ -441,13 +388,22 @@ impl World {
             paths.extend(["dev", "ipcm"].map(|kind| format!("/dev/cambricon_{kind}{card}")));
             paths.extend((1..=64).map(|i| format!("/dev/cambricon-caps/cap_dev{card}_mi{i}")));
         }
+        self.cluster.node.output("/bin/mkdir".as_ref(), ["-p", "/opt/hyhal"])?;
+        self.make_nodes(&paths).map(drop)
+    }
+
+    /// Makes nodes as drivers do, those that are not there yet; says which.
+    pub(crate) fn make_nodes(&self, paths: &[String]) -> Result<Vec<String>> {
         let script = format!(
-            "mkdir -p /dev/dri /dev/cambricon-caps /opt/hyhal; \
-             for n in \"$@\"; do mknod -m 666 \"$n\" c {} {} || exit 1; done",
+            "for n in \"$@\"; do test -e \"$n\" && continue; \
+             test -d \"${{n%/*}}\" || mkdir -p \"${{n%/*}}\" || exit 1; \
+             mknod -m 666 \"$n\" c {} {} || exit 1; echo \"$n\"; done",
             FUSE.0, FUSE.1
         );
-        let args = ["-c".to_owned(), script, "sh".to_owned()].into_iter().chain(paths);
-        self.cluster.node.output("/bin/sh".as_ref(), args).map(drop)
+        let script = ["-c", &script, "sh"].into_iter();
+        let args = script.chain(paths.iter().map(String::as_str));
+        let made = self.cluster.node.output("/bin/sh".as_ref(), args)?;
+        Ok(made.lines().map(str::to_owned).collect())
     }
 }
 

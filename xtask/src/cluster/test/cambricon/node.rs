@@ -1,0 +1,200 @@
+//! The node whose cards are those of `libfake_cndev.so`: its machine lies in a file, as a driver's state outlives agents.
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::ops::RangeBounds;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+use crate::cluster::process::wait_for;
+use crate::cluster::test::seen::Seen;
+use crate::cluster::test::standin::{StandIn, Vendor};
+use crate::cluster::test::world::{PATIENCE, World};
+
+/// Memory of card 0, by the GiB.
+pub(crate) const MEM: &str = "vgpu.dev/mem";
+/// Card 1 in as many equal parts as the driver has instances for.
+pub(crate) const SLOT: &str = "vgpu.dev/slot";
+/// Cards 2, 3 and 4, undivided.
+pub(crate) const WHOLE: &str = "vgpu.dev/mlu";
+
+const CARDS: usize = 8;
+
+/// The agent with the backend `cambricon`, and its machine.
+#[derive(Debug)]
+pub(crate) struct Mlu {
+    vendor: Vendor,
+    dir: PathBuf,
+}
+
+impl Mlu {
+    /// Plays a scenario on a machine of its own.
+    pub(crate) fn tried(world: &World, scenario: fn(&Self) -> Result<String>) -> Result<String> {
+        let mlu = Self::start(world)?;
+        let served = [(MEM, 40), (SLOT, 64), (WHOLE, 3)];
+        let served = served.into_iter().try_for_each(|(resource, n)| mlu.gives(resource, n..));
+        mlu.vendor.explained(served.and_then(|()| scenario(&mlu)))
+    }
+
+    fn start(world: &World) -> Result<Self> {
+        let dir = Vendor::folder(world, "cambricon")?;
+        let scenario = dir.join("cndev.yaml");
+        let text = format!("preset: mlu370x8\nstate: {}\n", dir.join("cndev.json").display());
+        std::fs::write(&scenario, text)?;
+        let library = &world.programs.fake_cndev;
+        let what = StandIn {
+            flags: vec![
+                "--backend=cambricon".to_owned(),
+                format!("--cndev-library={}", library.display()),
+            ],
+            env: vec![("FAKE_CNDEV".to_owned(), scenario.display().to_string())],
+            offers: offers(),
+            nodes: nodes(),
+        };
+        Ok(Self { vendor: Vendor::start(world, &dir, &what)?, dir })
+    }
+
+    pub(crate) fn world(&self) -> &World {
+        &self.vendor.world
+    }
+
+    /// Waits until the node tells so much of a resource.
+    pub(crate) fn gives(&self, resource: &str, many: impl RangeBounds<u64> + Debug) -> Result<()> {
+        let node = &self.world().cluster.node;
+        let mut last = 0;
+        let waited = wait_for("such an amount", PATIENCE, || {
+            last = self.world().allocatable()?.get(resource).copied().unwrap_or_default();
+            Ok(many.contains(&last).then_some(()))
+        });
+        waited.with_context(|| {
+            let runs = if node.runs("agent") { "runs" } else { "has ended" };
+            format!("waiting for {many:?} of {resource}; the node has {last}, the agent {runs}")
+        })
+    }
+
+    /// What a container sees: what the runtime was told, which is what the driver has for its claim and nothing else.
+    pub(crate) fn checked(&self, pod: &str, container: &str) -> Result<Seen> {
+        let seen = self.world().checked(pod, container)?;
+        let claim = seen.claim_id()?;
+        // A tenant is not told which card it has; the agent is asked.
+        let held = self.world().claims()?.into_iter().find(|c| c["claim"] == claim);
+        let held = held.with_context(|| format!("the agent does not know {claim}"))?;
+        let mut promised = BTreeSet::new();
+        for grant in held["grants"].as_array().context("the claim has no grants")? {
+            let device = grant["device"].as_str().context("a grant without a card")?;
+            let card = (0..CARDS).find(|n| card(*n) == device);
+            let card = card.with_context(|| format!("{device} is none of this machine's"))?;
+            let n = number(card);
+            promised.insert(format!("/dev/cambricon_dev{n}"));
+            promised.insert(format!("/dev/cambricon_ipcm{n}"));
+            promised.insert(match grant["part"].is_null() {
+                true => "/dev/cambricon_ctl".to_owned(),
+                false => {
+                    let instance = self.instance(card, claim)?;
+                    format!("/dev/cambricon-caps/cap_dev{n}_mi{}", instance["id"])
+                }
+            });
+        }
+        let sees: BTreeSet<String> = seen.cards().into_iter().map(str::to_owned).collect();
+        ensure!(sees == promised, "{container} of pod {pod} sees {sees:?}, not {promised:?}");
+        Ok(seen)
+    }
+
+    /// The instances of a card, as the driver has them.
+    pub(crate) fn instances(&self, card: usize) -> Result<Vec<Value>> {
+        let state = self.state()?;
+        Ok(state["cards"][card]["instances"].as_array().cloned().unwrap_or_default())
+    }
+
+    /// How many profiles a card has, used ones and others.
+    pub(crate) fn profiles(&self, card: usize) -> Result<usize> {
+        Ok(self.state()?["cards"][card]["profiles"].as_array().map_or(0, Vec::len))
+    }
+
+    /// How many instances a card has, and of how many sizes they are.
+    pub(crate) fn sizes(&self, card: usize) -> Result<(usize, usize)> {
+        let all = self.instances(card)?;
+        let used: BTreeSet<i64> = all.iter().filter_map(|i| i["profile"].as_i64()).collect();
+        Ok((all.len(), used.len()))
+    }
+
+    /// The bytes of a claim's instance, as the driver has it.
+    pub(crate) fn memory(&self, card: usize, claim: &str) -> Result<u64> {
+        let profile = self.instance(card, claim)?["profile"].clone();
+        let state = self.state()?;
+        let profiles = state["cards"][card]["profiles"].as_array();
+        let its = profiles.and_then(|all| all.iter().find(|p| p["id"] == profile));
+        its.and_then(|p| p["memory"].as_u64())
+            .with_context(|| format!("card {card} has no profile {profile}: {state}"))
+    }
+
+    /// What `vgpu partition resize` says, which an admin runs on the node.
+    pub(crate) fn resize(&self, part: &str, memory: &str) -> Result<String> {
+        let state = self.world().setup.state.display().to_string();
+        let args = ["partition", "resize", part, "--memory", memory, "--state-dir", &state];
+        self.world().cluster.node.output(&self.world().programs.vgpu, args)
+    }
+
+    /// Changes the machine under the library.
+    pub(crate) fn change(&self, change: impl FnOnce(&mut Value)) -> Result<()> {
+        let file = self.dir.join("cndev.json");
+        let lock = std::fs::File::create(file.with_extension("lock"))?;
+        lock.lock().context("cannot lock the machine's state")?;
+        let text = std::fs::read(&file).context("the library wrote no state")?;
+        let mut state: Value = serde_json::from_slice(&text)?;
+        change(&mut state);
+        let new = file.with_extension("renamed");
+        std::fs::write(&new, state.to_string())?;
+        Ok(std::fs::rename(new, file)?)
+    }
+
+    fn state(&self) -> Result<Value> {
+        let mut now = Value::Null;
+        self.change(|state| now = state.clone())?;
+        Ok(now)
+    }
+
+    fn instance(&self, card: usize, claim: &str) -> Result<Value> {
+        let all = self.instances(card)?;
+        let its = all.iter().find(|i| i["name"] == claim);
+        its.cloned().with_context(|| format!("card {card} has no instance {claim}: {all:?}"))
+    }
+}
+
+/// The card of that index of the preset.
+fn card(n: usize) -> String {
+    format!("MLU-3708{n:04x}-6d6c-7500-a000-00000000{n:04x}")
+}
+
+/// The number in the names of its nodes, which is another.
+fn number(card: usize) -> usize {
+    card ^ 1
+}
+
+/// As the in-process kubelet's test has them, `vgpu-plugin/tests/cambricon`.
+fn offers() -> String {
+    format!(
+        "
+- {{resource: {MEM}, kind: unit, unit: 1Gi, largest: 16, schemes: [smlu], select: {{devices: [{}]}}}}
+- {{resource: {SLOT}, kind: slice, slots: 64, schemes: [smlu], select: {{devices: [{}]}}}}
+- {{resource: {WHOLE}, kind: whole, select: {{devices: [{}, {}, {}]}}}}
+",
+        card(0),
+        card(1),
+        card(2),
+        card(3),
+        card(4),
+    )
+}
+
+/// The driver's, of all cards.
+fn nodes() -> Vec<String> {
+    let of_card = |n| {
+        let own = ["dev", "ipcm"].map(|kind| format!("/dev/cambricon_{kind}{n}"));
+        let instances = (1..=64).map(move |i| format!("/dev/cambricon-caps/cap_dev{n}_mi{i}"));
+        own.into_iter().chain(instances)
+    };
+    ["/dev/cambricon_ctl".to_owned()].into_iter().chain((0..CARDS).flat_map(of_card)).collect()
+}
