@@ -1,5 +1,7 @@
 //! Changing the size of a living part, on an admin's word.
 
+use std::collections::BTreeSet;
+
 use vgpu_core::order::{CreateOrder, Placement, Shape};
 use vgpu_core::plan::Want;
 use vgpu_core::{
@@ -105,6 +107,7 @@ impl Node {
                 }));
             }
         }
+        one_of_few(device, part, wanted, &sizes)?;
         let memory: u64 = sizes.iter().filter_map(|s| s.memory).map(|m| m.0).sum();
         let left = device.memory.0.saturating_sub(memory);
         if let Some(asked) = wanted.memory.filter(|asked| asked.0 > left) {
@@ -164,6 +167,26 @@ fn may_have(device: &Device, part: &PartitionId, size: &Size) -> Result<()> {
     }
     let claim = ClaimId::new("resize").expect("letters make a claim id");
     CreateOrder::admit(device, &scheme, Shape::Size(*size), Placement::Driver, claim).map(drop)
+}
+
+/// Whether the card may have that size beside those of others, where the scheme allows so many different ones.
+fn one_of_few(device: &Device, part: &PartitionId, wanted: &Size, others: &[Size]) -> Result<()> {
+    let Some(range) = device.scheme(&part.scheme())?.range() else { return Ok(()) };
+    let Some(max) = range.distinct else { return Ok(()) };
+    let rounded = |size: &Size| range.round_up(size).unwrap_or(*size).to_string();
+    let others: BTreeSet<String> = others.iter().map(rounded).collect();
+    if others.len() < max.get() as usize || others.contains(&wanted.to_string()) {
+        return Ok(());
+    }
+    let sizes: Vec<String> = others.into_iter().collect();
+    let why = format!(
+        "{wanted} would be one size too many: others hold {} different ones or were promised them, and {} allows {max}; \
+         ask for one of theirs: {}",
+        sizes.len(),
+        part.scheme(),
+        sizes.join("; ")
+    );
+    Err(Error::new(ErrorKind::Exhausted, why))
 }
 
 fn larger(a: Size, b: Size) -> Size {

@@ -83,6 +83,28 @@ fn what_others_hold_or_were_promised_is_not_taken() {
     node.resize(&part, &memory(18)).expect("so much is left");
 }
 
+/// The driver would do it, and the pod that was promised its size could never start.
+#[test]
+fn a_size_that_was_promised_is_not_taken_where_there_are_few() {
+    let world = World::new(Preset::Mlu370x8, OFFER);
+    let node = world.node();
+    let parts: Vec<PartitionId> = (0..16).map(|_| claim(&node, 1).1).collect();
+    // Fourteen others, so that the card has fifteen with that of the last two.
+    for (n, part) in parts.iter().enumerate().take(14) {
+        let size = Size { memory: Some(Bytes::mib(1024 + 256 * (n as u64 + 1))), ..Size::ANY };
+        node.resize(part, &size).expect("there is room");
+    }
+    let promised = free(&node, 2);
+    node.allocate(&resource(MEM), &promised).expect("allocates");
+    let other = Size { memory: Some(Bytes::mib(512)), ..Size::ANY };
+    let error = node.resize(&parts[14], &other).expect_err("it would be the seventeenth");
+    assert_eq!(error.kind, ErrorKind::Exhausted, "{error}");
+    assert!(error.to_string().contains("too many"), "{error}");
+    node.prepare(&start(MEM, &promised)).expect("nobody took its size");
+    let living = Size { memory: Some(Bytes::mib(1280)), ..Size::ANY };
+    node.resize(&parts[14], &living).expect("a size that lives");
+}
+
 #[test]
 fn what_cannot_be_is_refused_and_changes_nothing() {
     let world = World::new(Preset::Mlu370x8, OFFER);
