@@ -20,6 +20,7 @@ mod elsewhere;
 mod file;
 mod flag;
 mod fragments;
+mod hygon;
 mod offers;
 mod pace;
 pub(crate) mod pod;
@@ -29,10 +30,11 @@ mod restarts;
 mod seen;
 mod setup;
 mod standin;
+mod told;
 mod upgrade;
 pub(crate) mod world;
 
-use crate::cluster::test::world::{Programs, World};
+use crate::cluster::test::world::{FakeHygon, Programs, World};
 
 /// One thing that is tried: in code here, or in a file that the in-process kubelet plays too.
 #[derive(Debug, Clone)]
@@ -136,6 +138,7 @@ fn chosen(only: &[String]) -> Result<Vec<Trial>> {
         upgrade::SCENARIOS,
         agent_pod::SCENARIOS,
         cambricon::SCENARIOS,
+        hygon::SCENARIOS,
         elsewhere::SCENARIOS,
         pace::SCENARIOS,
     ];
@@ -159,6 +162,11 @@ pub(crate) fn programs(root: &Path, args: &Args) -> Result<Programs> {
         vgpu: bin.join("vgpu"),
         fake_nvml: bin.join("examples/libfake_nvml.so"),
         fake_cndev: bin.join("examples/libfake_cndev.so"),
+        fake_hygon: FakeHygon {
+            host: bin.join("examples/fake_hygon_host"),
+            hydmi: bin.join("examples/libfake_hydmi.so"),
+            rocm_smi: bin.join("examples/libfake_rocm_smi.so"),
+        },
         old_runtime: bin.join("examples/runtime"),
         trivial: bin.join("examples/trivial"),
     };
@@ -171,11 +179,12 @@ pub(crate) fn programs(root: &Path, args: &Args) -> Result<Programs> {
 /// Builds them and gives cargo's folder.
 fn built(root: &Path, args: &Args) -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let wanted: [&[&str]; 4] = [
+    let wanted: [&[&str]; 5] = [
         &["-p", "vgpu-plugin", "-p", "vgpu-hook", "-p", "vgpu-cli", "--bins"],
         &["-p", "vgpu-backend-nvidia", "--examples"],
         &["-p", "vgpu-kubelet-plugin", "--examples"],
         &["-p", "vgpu-backend-cambricon", "--examples"],
+        &["-p", "vgpu-backend-hygon", "--examples"],
     ];
     for what in wanted {
         let status = Command::new(&cargo)

@@ -24,7 +24,7 @@ const PODS: &str = "/api/v1/namespaces/default/pods";
 
 /// A number that every kernel with FUSE has: opening it works and does nothing, and containers may not unless the
 /// runtime says so. All nodes of the scripted cards are this device.
-const FUSE: (&str, &str) = ("10", "229");
+pub(crate) const FUSE: (&str, &str) = ("10", "229");
 
 /// What is tried, as files.
 #[derive(Debug, Clone)]
@@ -35,16 +35,26 @@ pub(crate) struct Programs {
     pub(crate) vgpu: PathBuf,
     pub(crate) fake_nvml: PathBuf,
     pub(crate) fake_cndev: PathBuf,
+    pub(crate) fake_hygon: FakeHygon,
     /// Answers as a container runtime that ignores CDI names.
     pub(crate) old_runtime: PathBuf,
     /// A device plugin that does next to nothing, to compare with.
     pub(crate) trivial: PathBuf,
 }
 
+/// The stand-ins for Hygon's libraries, and what prepares a host for them.
+#[derive(Debug, Clone)]
+pub(crate) struct FakeHygon {
+    pub(crate) host: PathBuf,
+    pub(crate) hydmi: PathBuf,
+    pub(crate) rocm_smi: PathBuf,
+}
+
 impl Programs {
-    pub(crate) fn all(&self) -> [&Path; 7] {
-        let Self { agent, hook, vgpu, fake_nvml, fake_cndev, old_runtime, trivial } = self;
-        [agent, hook, vgpu, fake_nvml, fake_cndev, old_runtime, trivial]
+    pub(crate) fn all(&self) -> [&Path; 10] {
+        let Self { agent, hook, vgpu, fake_nvml, fake_cndev, fake_hygon, old_runtime, trivial } = self;
+        let FakeHygon { host, hydmi, rocm_smi } = fake_hygon;
+        [agent, hook, vgpu, fake_nvml, fake_cndev, host, hydmi, rocm_smi, old_runtime, trivial]
     }
 }
 
@@ -149,15 +159,6 @@ impl World {
             Ok((has("vgpu.dev/gpu") && has("vgpu.dev/mig") && has("vgpu.dev/mlu-memory"))
                 .then_some(()))
         })
-    }
-
-    /// What was said of a pod, oldest first.
-    pub(crate) fn events(&self, pod: &str) -> Result<Vec<String>> {
-        let path =
-            format!("/api/v1/namespaces/default/events?fieldSelector=involvedObject.name%3D{pod}");
-        let all = self.cluster.api.get(&path)?;
-        let events = all["items"].as_array().cloned().unwrap_or_default();
-        Ok(events.iter().filter_map(|e| Some(e["message"].as_str()?.to_owned())).collect())
     }
 
     /// Makes a pod.

@@ -3,10 +3,9 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::node::{Mlu, SLOT};
-use super::{event, insufficient};
 use crate::cluster::config::NODE;
 use crate::cluster::image::IMAGE;
 use crate::cluster::test::pod::{one, pod, prober};
@@ -40,13 +39,13 @@ pub(crate) fn instances(mlu: &Mlu) -> Result<String> {
     ensure!(mlu.instances(1)?.len() == 64, "the card has {:?}", mlu.instances(1)?);
     let held = world.claims()?.len();
     world.create(&one("more", &[(SLOT, 1)]))?;
-    let said = insufficient(world, "more", SLOT)?;
+    let said = world.insufficient("more", SLOT)?;
     let mut bound = one("bound", &[(SLOT, 1)]);
     bound["spec"]["nodeName"] = json!(NODE);
     world.create(&bound)?;
     let failed = world.wait_pod("bound", "refusal", |p| Ok(p["status"]["phase"] == "Failed"))?;
     ensure!(why(&failed).contains(SLOT), "the kubelet says {}", why(&failed));
-    event(world, "bound", &[SLOT])?;
+    world.event("bound", &[SLOT])?;
     ensure!(world.claim_of("bound").is_err(), "a refused pod holds a claim");
     ensure!(world.claims()?.len() == held, "there are claims besides the {held}");
     ensure!(mlu.instances(1)?.len() == 64, "the card has {:?}", mlu.instances(1)?);
@@ -58,14 +57,13 @@ pub(crate) fn instances(mlu: &Mlu) -> Result<String> {
     Ok(format!("\"{said}\"; \"{}\"", why(&failed)))
 }
 
-/// A card has one offer, so an admin's resizes make its sizes differ. A pod that was admitted before waits, and says why.
+/// A card has one offer, so an admin's resizes make its sizes differ; the last is taken by a tool that is not ours.
 pub(crate) fn sizes(mlu: &Mlu) -> Result<String> {
     let world = mlu.world();
     let mut parts = Vec::new();
     for (pod, container) in eights(world, 2)? {
         parts.push(mlu.checked(&pod, &container)?.grant("part")?);
     }
-    let flag = late(world)?;
     // A slot has two steps of memory; from three on there are fifteen other sizes, and the slot's.
     let steps = |n: usize| format!("{}Mi", 256 * n);
     for (n, part) in parts.iter().enumerate().take(15) {
@@ -80,21 +78,48 @@ pub(crate) fn sizes(mlu: &Mlu) -> Result<String> {
         mlu.resize(&parts[15], &steps(n))?;
     }
     ensure!(mlu.sizes(1)? == (16, 16), "the card has {:?}", mlu.sizes(1)?);
-    // Nobody else is promised one.
-    mlu.gives(SLOT, 0..=17)?;
+    world.wait_within(SLOT, 0..=16)?;
     world.create(&one("more", &[(SLOT, 1)]))?;
-    insufficient(world, "more", SLOT)?;
-    std::fs::write(flag, "")?;
-    let said = event(world, "late", &["16", "size"])?;
+    world.insufficient("more", SLOT)?;
     ensure!(mlu.sizes(1)? == (16, 16), "something was made for it: {:?}", mlu.sizes(1)?);
-    // Two sizes become one: there is room for the slot's.
+    // Two sizes become one, and there is room for the slot's.
     mlu.resize(&parts[15], &steps(3))?;
-    for name in ["late", "more"] {
-        world.wait_running(name)?;
-        mlu.checked(name, "main")?;
-    }
+    world.wait_running("more")?;
+    let more = mlu.checked("more", "main")?.grant("part")?;
+    ensure!(mlu.sizes(1)? == (17, 16), "the card has {:?}", mlu.sizes(1)?);
+
+    // A pod has its slot from the kubelet, and the size goes to somebody else before its instance is made: another tool
+    // asks the driver itself. The agent's own tool would be refused.
+    let flag = late(world)?;
+    mlu.resize(&more, &steps(3))?;
+    let refused = mlu.resize(&more, &steps(18)).err().map(|e| format!("{e:#}"));
+    let refused = refused.unwrap_or_default();
+    ensure!(refused.contains("promised"), "it says {refused:?}");
+    let before = mlu.instances(1)?;
+    mlu.change(|s| resized_elsewhere(&mut s["cards"][1]))?;
+    ensure!(mlu.sizes(1)? == (17, 16), "the card has {:?}", mlu.sizes(1)?);
+    std::fs::write(flag, "")?;
+    let said = world.event("late", &["size", "16"])?;
+    ensure!(mlu.sizes(1)? == (17, 16), "something was made for it: {:?}", mlu.sizes(1)?);
+    mlu.change(|s| s["cards"][1]["instances"] = json!(before))?;
+    world.wait_running("late")?;
+    mlu.checked("late", "main")?;
     ensure!(mlu.sizes(1)? == (18, 16), "the card has {:?}", mlu.sizes(1)?);
     Ok(format!("\"{}\"", said.split_once("desc = ").map_or(said.as_str(), |(_, why)| why)))
+}
+
+/// One more size, in the place of profiles that nobody has.
+fn resized_elsewhere(card: &mut Value) {
+    const OTHER: u32 = 99;
+    if let Some(last) = card["instances"].as_array_mut().and_then(|all| all.last_mut()) {
+        last["profile"] = json!(OTHER);
+    }
+    let made = card["instances"].as_array().cloned().unwrap_or_default();
+    let used: Vec<Value> = made.iter().map(|i| i["profile"].clone()).collect();
+    if let Some(profiles) = card["profiles"].as_array_mut() {
+        profiles.push(json!({"id": OTHER, "percent": 1, "memory": 5_u64 << 30}));
+        profiles.retain(|p| used.contains(&p["id"]));
+    }
 }
 
 /// A pod that has its slot from the kubelet, and needs the instance only when its first container has ended: when the

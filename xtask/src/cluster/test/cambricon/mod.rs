@@ -6,13 +6,13 @@ mod namespaces;
 mod node;
 
 use anyhow::{Result, ensure};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::cluster::process::wait_for;
 use crate::cluster::test::Scenario;
 use crate::cluster::test::flag::Flagged;
 use crate::cluster::test::pod::{one, pod, prober};
-use crate::cluster::test::world::{PATIENCE, World};
+use crate::cluster::test::world::PATIENCE;
 
 use node::{MEM, Mlu, WHOLE};
 
@@ -56,7 +56,7 @@ fn three_cards(mlu: &Mlu) -> Result<String> {
     ensure!(grants == 3, "it has {grants} cards");
     ensure!(seen.cards().len() == 7, "it sees {:?}", seen.cards());
     world.create(&one("fourth", &[(WHOLE, 1)]))?;
-    insufficient(world, "fourth", WHOLE)?;
+    world.insufficient("fourth", WHOLE)?;
     world.delete("three")?;
     world.wait_running("fourth")?;
     mlu.checked("fourth", "main")?;
@@ -73,14 +73,14 @@ fn resize(mlu: &Mlu) -> Result<String> {
     let said = mlu.resize(&part, "8Gi")?;
     ensure!(said.contains(&part) && said.contains("8Gi"), "it says {said}");
     ensure!(mlu.memory(0, claim)? == 8 << 30, "the driver has {:?}", mlu.instances(0)?);
-    mlu.gives(MEM, ..node)?;
+    world.wait_within(MEM, ..node)?;
     for (memory, word) in [("100Mi", "256Mi"), ("60Gi", "60Gi")] {
         let refused = mlu.resize(&part, memory).err().map(|e| format!("{e:#}"));
         let refused = refused.unwrap_or_else(|| format!("{memory} was given"));
         ensure!(refused.contains(word), "of {memory} it says {refused}");
     }
     ensure!(mlu.memory(0, claim)? == 8 << 30, "the driver has {:?}", mlu.instances(0)?);
-    ran_on(world, "grows")?;
+    world.ran_on("grows")?;
     pod.raise(world, "main")?;
     let after = mlu.checked("grows", "main")?;
     ensure!(after.claim_id()? == claim && after.grant("part")? == part, "it has {}", after.claim);
@@ -95,10 +95,10 @@ fn restarts(mlu: &Mlu) -> Result<String> {
     let before = [mlu.checked("two", "a")?, mlu.checked("two", "b")?];
     let instances = mlu.instances(0)?;
     world.cluster.node.signal("agent", "KILL")?;
-    mlu.gives(MEM, 0..=0)?;
+    world.wait_within(MEM, 0..=0)?;
     world.start_agent()?;
-    mlu.gives(MEM, 11..)?;
-    ran_on(world, "two")?;
+    world.wait_within(MEM, 11..)?;
+    world.ran_on("two")?;
     pod.raise(world, "a")?;
     mlu.change(|s| s["starts"] = json!(s["starts"].as_u64().unwrap_or(1) + 1))?;
     pod.raise(world, "b")?;
@@ -140,35 +140,6 @@ fn kill_between(mlu: &Mlu) -> Result<String> {
     ensure!(mlu.instances(0)?.len() == 2, "the card has {:?}", mlu.instances(0)?);
     let now = mlu.profiles(0)?;
     ensure!(now == left, "{left} profiles were left, and there are {now}");
-    ran_on(world, "first")?;
+    world.ran_on("first")?;
     Ok(format!("the one of {left} profiles that was left is used"))
-}
-
-/// Waits for the scheduler's Event on a pod that waits for a resource, and that nothing was made for it.
-fn insufficient(world: &World, name: &str, resource: &str) -> Result<String> {
-    let said = event(world, name, &[&format!("Insufficient {resource}")])?;
-    let pod = world.pod(name)?;
-    ensure!(pod["status"]["phase"] == "Pending", "pod {name} is {}", pod["status"]["phase"]);
-    ensure!(world.claim_of(name).is_err(), "pod {name} holds a claim");
-    Ok(said)
-}
-
-/// Waits for an Event of a pod with these words.
-fn event(world: &World, name: &str, words: &[&str]) -> Result<String> {
-    let mut last = Vec::new();
-    let found = wait_for("such an Event", PATIENCE, || {
-        last = world.events(name)?;
-        let has_all = |e: &&String| words.iter().all(|word| e.contains(word));
-        Ok(last.iter().find(has_all).cloned())
-    });
-    found.map_err(|e| e.context(format!("pod {name}: no Event with {words:?} among {last:?}")))
-}
-
-/// That no container of a pod was started again.
-fn ran_on(world: &World, name: &str) -> Result<()> {
-    let pod = world.pod(name)?;
-    let statuses = pod["status"]["containerStatuses"].as_array().cloned().unwrap_or_default();
-    let again: Vec<&Value> = statuses.iter().filter(|s| s["restartCount"] != 0).collect();
-    ensure!(again.is_empty(), "containers of pod {name} were started again: {again:?}");
-    Ok(())
 }

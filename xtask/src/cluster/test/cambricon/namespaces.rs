@@ -4,7 +4,6 @@
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
-use super::event;
 use super::node::{MEM, Mlu, WHOLE};
 use crate::cluster::test::pod::{one, pod, prober};
 
@@ -18,7 +17,7 @@ pub(crate) fn hosts(mlu: &Mlu) -> Result<String> {
     };
     world.create(&host_pid("whole", WHOLE))?;
     world.create(&host_pid("refused", MEM))?;
-    let said = event(world, "refused", &["smlu", "hostPID"])?;
+    let said = world.event("refused", &["smlu", "hostPID"])?;
     let claim = world.claim_of("refused")?;
     let id = claim["claim"].as_str().unwrap_or_default();
     ensure!(said.contains(id), "the Event does not name the claim {id}: {said}");
@@ -37,14 +36,14 @@ pub(crate) fn shared(mlu: &Mlu) -> Result<String> {
     both["spec"]["shareProcessNamespace"] = json!(true);
     world.create(&both)?;
     let words = ["smlu", "shareProcessNamespace", "container a of pod default/both"];
-    let said = event(world, "both", &words)?;
+    let said = world.event("both", &words)?;
     mlu.checked("both", "a")?;
     never_ran(&world.pod("both")?, "b")?;
     // An agent that was killed knows still whose namespace it is.
     world.cluster.node.signal("agent", "KILL")?;
-    mlu.gives(MEM, 0..=0)?;
+    world.wait_within(MEM, 0..=0)?;
     world.start_agent()?;
-    mlu.gives(MEM, 11..)?;
+    world.wait_within(MEM, 11..)?;
     let starts = status(&world.pod("both")?, "b")["restartCount"].as_u64();
     world.wait_pod("both", "another start", |pod| {
         never_ran(pod, "b")?;
@@ -88,5 +87,5 @@ fn status(pod: &Value, container: &str) -> Value {
 
 /// What the hook said, out of what the kubelet says.
 fn why(event: &str) -> &str {
-    event.split_once("vgpu-hook: ").map_or(event, |(_, why)| why)
+    event.split_once("the vgpu agent refuses: ").map_or(event, |(_, why)| why)
 }

@@ -1,17 +1,14 @@
 //! The node whose cards are those of `libfake_cndev.so`: its machine lies in a file, as a driver's state outlives agents.
 
 use std::collections::BTreeSet;
-use std::fmt::Debug;
-use std::ops::RangeBounds;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use crate::cluster::process::wait_for;
 use crate::cluster::test::seen::Seen;
 use crate::cluster::test::standin::{StandIn, Vendor};
-use crate::cluster::test::world::{PATIENCE, World};
+use crate::cluster::test::world::World;
 
 /// Memory of card 0, by the GiB.
 pub(crate) const MEM: &str = "vgpu.dev/mem";
@@ -34,7 +31,8 @@ impl Mlu {
     pub(crate) fn tried(world: &World, scenario: fn(&Self) -> Result<String>) -> Result<String> {
         let mlu = Self::start(world)?;
         let served = [(MEM, 40), (SLOT, 64), (WHOLE, 3)];
-        let served = served.into_iter().try_for_each(|(resource, n)| mlu.gives(resource, n..));
+        let served =
+            served.into_iter().try_for_each(|(resource, n)| mlu.world().wait_within(resource, n..));
         mlu.vendor.explained(served.and_then(|()| scenario(&mlu)))
     }
 
@@ -58,20 +56,6 @@ impl Mlu {
 
     pub(crate) fn world(&self) -> &World {
         &self.vendor.world
-    }
-
-    /// Waits until the node tells so much of a resource.
-    pub(crate) fn gives(&self, resource: &str, many: impl RangeBounds<u64> + Debug) -> Result<()> {
-        let node = &self.world().cluster.node;
-        let mut last = 0;
-        let waited = wait_for("such an amount", PATIENCE, || {
-            last = self.world().allocatable()?.get(resource).copied().unwrap_or_default();
-            Ok(many.contains(&last).then_some(()))
-        });
-        waited.with_context(|| {
-            let runs = if node.runs("agent") { "runs" } else { "has ended" };
-            format!("waiting for {many:?} of {resource}; the node has {last}, the agent {runs}")
-        })
     }
 
     /// What a container sees: what the runtime was told, which is what the driver has for its claim and nothing else.
