@@ -52,7 +52,8 @@ pub(crate) struct FakeHygon {
 
 impl Programs {
     pub(crate) fn all(&self) -> [&Path; 10] {
-        let Self { agent, hook, vgpu, fake_nvml, fake_cndev, fake_hygon, old_runtime, trivial } = self;
+        let Self { agent, hook, vgpu, fake_nvml, fake_cndev, fake_hygon, old_runtime, trivial } =
+            self;
         let FakeHygon { host, hydmi, rocm_smi } = fake_hygon;
         [agent, hook, vgpu, fake_nvml, fake_cndev, host, hydmi, rocm_smi, old_runtime, trivial]
     }
