@@ -63,6 +63,13 @@ fn told(reply: &ClaimsReply) -> String {
         let why = claim.trouble.as_deref().unwrap_or_default();
         let _ = writeln!(text, "{}: {why}", claim.claim);
     }
+    for claim in reply.claims.iter().filter(|c| c.every_device) {
+        let _ = writeln!(
+            text,
+            "{}: privileged; its container may open every device of this node, other pods' cards too",
+            claim.claim
+        );
+    }
     text
 }
 

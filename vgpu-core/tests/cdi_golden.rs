@@ -111,6 +111,26 @@ fn a_vdcu_with_its_file_and_a_hook() {
 }
 
 #[test]
+fn every_container_is_looked_at_by_one_hook() {
+    let called = |edits: &ContainerEdits, options: &RenderOptions| -> Vec<String> {
+        let spec = cdi::render(edits, options).expect("renders");
+        spec.devices[0].container_edits.hooks.iter().map(|hook| hook.args[1].clone()).collect()
+    };
+    let plain = ContainerEdits { nodes: vec![DeviceNode::at("/dev/a")], ..Default::default() };
+    let with = |action| ContainerEdits {
+        hooks: vec![Hook { stage: HookStage::CreateRuntime, action }],
+        ..plain.clone()
+    };
+    let folders = HookAction::LoaderCache(vec!["/lib".into()]);
+    let name = options("c6").name;
+    assert_eq!(called(&plain, &options("c6")), ["notice"]);
+    assert_eq!(called(&with(folders), &options("c6")), ["loader-cache", "notice"]);
+    assert_eq!(called(&with(HookAction::Confine(name)), &options("c6")), ["confine"]);
+    let no_hook = RenderOptions { hook: None, ..options("c6") };
+    assert_eq!(called(&plain, &no_hook), Vec::<String>::new());
+}
+
+#[test]
 fn what_cannot_be_rendered_says_why() {
     let node = |node: DeviceNode| ContainerEdits { nodes: vec![node], ..Default::default() };
     let hook = |action| ContainerEdits {

@@ -17,6 +17,8 @@ pub(crate) struct State {
     pub(crate) bundle: PathBuf,
 }
 
+const CONFIG: &str = "config.json";
+
 /// A state is a few hundred bytes; annotations make it some more.
 const MAX_STATE: u64 = 1 << 20;
 /// A configuration has every mount and environment variable of a container.
@@ -46,12 +48,18 @@ impl State {
         Ok(Self { pid, bundle: PathBuf::from(bundle) })
     }
 
+    /// The text of the container's configuration.
+    pub(crate) fn config(&self) -> Outcome<String> {
+        let path = self.bundle.join(CONFIG);
+        File::open(&path).and_then(|file| bounded(file, MAX_CONFIG)).map_err(|e| {
+            format!("cannot read the container's configuration {}: {e}", path.display())
+        })
+    }
+
     /// The container's root on the host, from its bundle.
     pub(crate) fn root(&self) -> Outcome<PathBuf> {
-        let path = self.bundle.join("config.json");
-        let text = File::open(&path).and_then(|file| bounded(file, MAX_CONFIG)).map_err(|e| {
-            format!("cannot read the container's configuration {}: {e}", path.display())
-        })?;
+        let path = self.bundle.join(CONFIG);
+        let text = self.config()?;
         let config: Value = serde_json::from_str(&text).map_err(|e| {
             format!("the container's configuration {} is no JSON: {e}", path.display())
         })?;

@@ -1,38 +1,16 @@
 //! `confine` against agents that answer, refuse, hang, babble or are not there.
 
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::io::Write;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::thread::{self, JoinHandle};
+use std::thread;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::support::{Bundle, Ended, call};
+use crate::support::{Bundle, Ended, agent, call, says};
 
 #[expect(dead_code, reason = "each test file uses a part of it")]
 mod support;
-
-/// Serves one connection: reads a line, hands the stream on, and returns the line.
-fn agent(
-    socket: &Path,
-    answer: impl FnOnce(&mut UnixStream) + Send + 'static,
-) -> JoinHandle<Value> {
-    let listener = UnixListener::bind(socket).expect("a socket");
-    thread::spawn(move || {
-        let (mut stream, _) = listener.accept().expect("a connection");
-        let mut line = String::new();
-        BufReader::new(&stream).read_line(&mut line).expect("a line");
-        answer(&mut stream);
-        serde_json::from_str(&line).expect("JSON")
-    })
-}
-
-fn says(text: &'static str) -> impl FnOnce(&mut UnixStream) + Send {
-    move |stream| {
-        // The other side may have had enough.
-        let _ = stream.write_all(text.as_bytes());
-    }
-}
 
 /// Calls confine for a prepared process, with `more` arguments.
 fn confine(bundle: &Bundle, more: &[&str]) -> Ended {
@@ -59,6 +37,33 @@ fn the_agent_learns_cgroup_and_namespace() {
         "pid_namespace": 4_026_532_777_u64,
     });
     assert_eq!(asked, expected);
+}
+
+#[test]
+fn a_privileged_container_is_told_beside() {
+    let bundle = Bundle::new();
+    bundle.allow(&json!([{ "allow": true, "access": "rwm" }]));
+    let agent = agent(&bundle.path().join("agent.sock"), says("{\"ok\":true}\n"));
+    confine(&bundle, &[]).succeeded();
+    let asked = agent.join().expect("the agent");
+    assert_eq!(asked["op"], "confine");
+    assert_eq!(asked["every_device"], true);
+    assert_eq!(asked["container"], "main");
+}
+
+#[test]
+fn a_configuration_that_cannot_be_read_keeps_nobody_from_being_confined() {
+    let bundle = Bundle::new();
+    bundle.write("config.json", "{");
+    let agent = agent(&bundle.path().join("agent.sock"), says("{\"ok\":true}\n"));
+    let ended = confine(&bundle, &[]);
+    assert!(
+        ended.ok && ended.stderr.contains("not as an OCI runtime writes it"),
+        "{}",
+        ended.stderr
+    );
+    let asked = agent.join().expect("the agent");
+    assert_eq!((&asked["op"], asked.get("every_device")), (&json!("confine"), None));
 }
 
 #[test]

@@ -88,6 +88,7 @@ pub(crate) fn unknown(
         stage: Stage::Open,
         grants: Vec::new(),
         container: None,
+        every_device: false,
         opened: SystemTime::now(),
     })
 }

@@ -51,6 +51,10 @@ pub struct ClaimRecord {
     /// The container that was last confined for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<Container>,
+    /// Whether a container of it was started that may open every device of the node, as a privileged
+    /// one may; it stays so, since a pod's containers do not change.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub every_device: bool,
     /// When the kubelet allocated it.
     pub opened: SystemTime,
 }

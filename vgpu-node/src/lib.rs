@@ -5,7 +5,7 @@
 //! | --- | --- |
 //! | [`offer`], [`slots`] | what is offered, laid over the cards as ids |
 //! | [`listing`], [`prefer`] | what the kubelet is told, and which ids a container should get |
-//! | [`claim`], [`node`] | claims and the node that has them; `fits`, `identify`, `prepare`, `release`, `reconcile`, `containers`, `republish`, `adopt` act on it |
+//! | [`claim`], [`node`] | claims and the node that has them; `fits`, `identify`, `prepare`, `release`, `reconcile`, `containers`, `notice`, `republish`, `adopt` act on it |
 //! | [`pool`] | layouts: parts made ahead and kept so |
 //! | [`absence`] | when the kubelet's silence is proof that a pod is gone |
 //! | [`ledger`] | the journal that survives a crash |
@@ -30,6 +30,7 @@ pub mod listing;
 mod modes;
 mod needs;
 pub mod node;
+mod notice;
 pub mod offer;
 pub mod points;
 pub mod pool;

@@ -272,6 +272,7 @@ impl Node {
             stage: Stage::Open,
             grants: Vec::new(),
             container: None,
+            every_device: false,
             opened: SystemTime::now(),
         };
         let claim = state.claims.open(record).record.claim.clone();

@@ -28,6 +28,10 @@ pub struct ClaimStatus {
     pub since: SystemTime,
     /// What it consists of.
     pub grants: Vec<GrantStatus>,
+    /// Whether a container of it was started that may open every device of the node, as a privileged
+    /// one may: nothing keeps it off other pods' cards.
+    #[serde(default)]
+    pub every_device: bool,
     /// What keeps it from getting on, or why it is broken.
     pub trouble: Option<String>,
 }
@@ -70,13 +74,14 @@ impl Node {
     /// Every claim that lives, oldest first.
     pub fn claims(&self) -> Vec<ClaimStatus> {
         let state = self.state();
-        let mut claims: Vec<ClaimStatus> = state.claims.iter().map(status).collect();
+        let mut claims: Vec<ClaimStatus> = state.claims.iter().map(of).collect();
         claims.sort_by(|a, b| a.since.cmp(&b.since).then_with(|| a.claim.cmp(&b.claim)));
         claims
     }
 }
 
-fn status(claim: &Claim) -> ClaimStatus {
+/// A claim as people see it.
+pub(crate) fn of(claim: &Claim) -> ClaimStatus {
     let record = &claim.record;
     let broken = match &record.stage {
         crate::claim::Stage::Broken(why) => Some(why.clone()),
@@ -100,6 +105,7 @@ fn status(claim: &Claim) -> ClaimStatus {
                 levels: Levels::of(&grant.guarantees),
             })
             .collect(),
+        every_device: record.every_device,
         trouble: broken.or_else(|| claim.trouble.clone()),
     }
 }

@@ -7,7 +7,7 @@
 //! | [`children`] | backends in processes of their own |
 //! | [`agent`] | the agent: node, kubelet, signals, until its end |
 //! | `resource`, `kubelet` | one resource as the kubelet sees it, and what the kubelet knows |
-//! | [`sockets`] | for the hook program and for `vgpu claims` |
+//! | [`sockets`], `notice` | for the hook program and for `vgpu claims` |
 //! | `runtime` | whether the container runtime resolves CDI names |
 //! | `metrics`, `http` | what Prometheus reads |
 
@@ -22,6 +22,7 @@ mod kubelet;
 mod lists;
 mod logs;
 mod metrics;
+mod notice;
 pub mod nvidia;
 mod program;
 mod resource;

@@ -24,6 +24,7 @@ pub(crate) struct Metrics {
     calls: Family<CallLabels, Histogram, fn() -> Histogram>,
     slots: Family<SlotLabels, Gauge>,
     claims: Family<ClaimLabels, Gauge>,
+    every_device: Family<ResourceLabels, Gauge>,
     cards: Family<CardLabels, Gauge>,
     enforcement: Family<EnforcementLabels, Gauge>,
     used: Family<UseLabels, Gauge>,
@@ -67,6 +68,11 @@ struct ClaimLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResourceLabels {
+    resource: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CardLabels {
     device: String,
     vendor: String,
@@ -107,6 +113,7 @@ impl Metrics {
         let calls = Family::new_with_constructor(buckets as fn() -> Histogram);
         let slots = Family::default();
         let claims = Family::default();
+        let every_device = Family::default();
         let cards = Family::default();
         let enforcement = Family::default();
         let (used, limit, busy) = (Family::default(), Family::default(), Family::default());
@@ -118,6 +125,8 @@ impl Metrics {
         registry.register_with_unit("kubelet_call", help, unit, calls.clone());
         registry.register("ids", "Ids told to the kubelet, by health", slots.clone());
         registry.register("claims", "Claims that live, by state", claims.clone());
+        let help = "Claims with a container that may open every device of the node (privileged)";
+        registry.register("claims_with_every_device", help, every_device.clone());
         registry.register("card_up", "1 for a card that answers, 0 for a lost one", cards.clone());
         let help = "1 for the level that is enforced for a claim, per axis";
         registry.register("claim_enforcement", help, enforcement.clone());
@@ -139,6 +148,7 @@ impl Metrics {
             calls,
             slots,
             claims,
+            every_device,
             cards,
             enforcement,
             used,
@@ -189,7 +199,10 @@ impl Metrics {
 
     fn gather(&self, node: &Node) {
         self.slots.clear();
+        self.every_device.clear();
         for (resource, slots) in node.listing().iter() {
+            let labels = ResourceLabels { resource: resource.to_string() };
+            self.every_device.get_or_create(&labels).set(0);
             for health in ["healthy", "unhealthy"] {
                 let count = slots.iter().filter(|s| s.healthy == (health == "healthy")).count();
                 let labels = SlotLabels { resource: resource.to_string(), health };
@@ -217,6 +230,8 @@ impl Metrics {
             let resource = claim.resource.to_string();
             let labels = ClaimLabels { resource: resource.clone(), state: claim.state };
             self.claims.get_or_create(&labels).inc();
+            let labels = ResourceLabels { resource: resource.clone() };
+            self.every_device.get_or_create(&labels).inc_by(i64::from(claim.every_device));
             let used = usage.get(&claim.claim);
             for (at, grant) in claim.grants.into_iter().enumerate() {
                 if let Some(usage) = used.and_then(|used| used.get(&at)) {

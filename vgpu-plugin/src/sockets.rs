@@ -19,6 +19,7 @@ use vgpu_kubelet_plugin::{PluginHost, Registration};
 use vgpu_node::{ClaimStatus, Node};
 
 use crate::metrics::Metrics;
+use crate::notice::{self, Notice};
 
 /// The version of the root-only socket's lines.
 pub const HOOK_VERSION: u32 = 1;
@@ -68,6 +69,11 @@ struct HookRequest {
     cgroup: PathBuf,
     pid: u32,
     pid_namespace: u64,
+    /// As in [`Notice`]; an older hook does not look.
+    #[serde(default)]
+    every_device: bool,
+    #[serde(default)]
+    container: Option<String>,
 }
 
 /// An admin's line on the root-only socket: change what a living part holds.
@@ -181,11 +187,14 @@ async fn hook(stream: UnixStream, node: Arc<Node>, metrics: Arc<Metrics>) -> any
         Ok(asked) => asked.and_then(|text| Request::parse(&text)),
         Err(_elapsed) => Err(format!("the agent got no line within {} s", PATIENCE.as_secs())),
     };
+    // What is only told confines nothing.
+    let counts = !matches!(asked, Ok(Request::Notice(_)));
     let outcome = match asked {
         Err(why) => Err(why),
         Ok(_) if uid != rustix::process::geteuid().as_raw() && uid != 0 => {
             Err(format!("user {uid} may not confine containers"))
         }
+        Ok(Request::Notice(told)) => notice::take(node, told).await.map(|()| None),
         Ok(Request::Resize(ask)) => resize(node, ask).await.map(Some),
         Ok(Request::Confine(ask)) if ask.version != HOOK_VERSION || ask.op != "confine" => {
             Err(format!(
@@ -195,7 +204,9 @@ async fn hook(stream: UnixStream, node: Arc<Node>, metrics: Arc<Metrics>) -> any
         }
         Ok(Request::Confine(ask)) => confine(node, ask).await.map(|()| None),
     };
-    metrics.hook_call(outcome.is_ok());
+    if counts {
+        metrics.hook_call(outcome.is_ok());
+    }
     let reply = match outcome {
         Ok(part) => HookReply { ok: true, error: None, part },
         Err(why) => HookReply { ok: false, error: Some(why), part: None },
@@ -207,6 +218,7 @@ async fn hook(stream: UnixStream, node: Arc<Node>, metrics: Arc<Metrics>) -> any
 #[derive(Debug)]
 enum Request {
     Confine(HookRequest),
+    Notice(Notice),
     Resize(ResizeRequest),
 }
 
@@ -218,6 +230,9 @@ impl Request {
         match (line["op"].as_str(), line["version"].as_u64()) {
             (Some("resize"), Some(version)) if version == u64::from(HOOK_VERSION) => {
                 serde_json::from_value(line).map(Self::Resize).map_err(bad)
+            }
+            (Some("notice"), Some(version)) if version == u64::from(HOOK_VERSION) => {
+                serde_json::from_value(line).map(Self::Notice).map_err(bad)
             }
             _ => serde_json::from_value(line).map(Self::Confine).map_err(bad),
         }
@@ -236,8 +251,11 @@ async fn confine(node: Arc<Node>, ask: HookRequest) -> Result<(), String> {
     let container =
         Container { cgroup: ask.cgroup, pid: ask.pid, pid_namespace: ask.pid_namespace };
     let claim = ask.claim;
+    let beyond =
+        ask.every_device.then(|| Notice { claim: claim.clone(), container: ask.container });
+    let confining = node.clone();
     let done = tokio::task::spawn_blocking(move || {
-        let outcome = node.confine(&claim, &container);
+        let outcome = confining.confine(&claim, &container);
         (claim, outcome)
     });
     match done.await {
@@ -249,6 +267,10 @@ async fn confine(node: Arc<Node>, ask: HookRequest) -> Result<(), String> {
         Ok((claim, Ok(done))) => {
             if done == Confinement::Set {
                 tracing::info!(%claim, "confined");
+            }
+            if let Some(told) = beyond {
+                // Its limit is set; what is only told must not end the start.
+                let _ = notice::take(node, told).await;
             }
             Ok(())
         }

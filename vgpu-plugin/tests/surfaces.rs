@@ -87,6 +87,14 @@ async fn metrics_and_health_tell_what_is() {
     assert_eq!(limit, (4_u64 << 30) as f64);
     assert!(series("vgpu_claim_memory_used_bytes{", &whose) <= limit);
     assert_eq!(series("vgpu_limit_repairs", &[]), 0.0);
+    // A container of it that may open every device is told, and of no other resource.
+    assert_eq!(series("vgpu_claims_with_every_device{", &[MEM]), 0.0);
+    tokio::task::block_in_place(|| agent.node().note_every_device(&claim)).expect("noted");
+    let (_, body_now) = tokio::task::block_in_place(|| get(address, "/metrics"));
+    for (resource, count) in [(MEM, 1), (MIG, 0)] {
+        let line = format!("vgpu_claims_with_every_device{{resource=\"{resource}\"}} {count}\n");
+        assert!(body_now.contains(&line), "{line}{body_now}");
+    }
     let calls = ["Allocate", MEM, "Ok"];
     assert_eq!(series("vgpu_kubelet_call_seconds_count{", &calls), 1.0);
     let up = body.lines().filter(|l| l.starts_with("vgpu_card_up{") && l.ends_with(" 1"));

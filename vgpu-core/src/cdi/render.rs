@@ -25,9 +25,10 @@ pub struct RenderOptions {
     pub kind: Kind,
     /// The device's name: the claim.
     pub name: ClaimId,
-    /// Path of `vgpu-hook` on the host; may be absent where no edit needs a hook.
+    /// Path of `vgpu-hook` on the host; may be absent where no edit needs a hook. Where it is there,
+    /// it also looks at each container that nothing confines (`vgpu-hook notice`).
     pub hook: Option<PathBuf>,
-    /// The agent's socket on the host, for `vgpu-hook confine`.
+    /// The agent's socket on the host, for `vgpu-hook confine` and `vgpu-hook notice`.
     pub socket: PathBuf,
     /// The claim's own folder on the host, where [`files`] lie.
     pub claim_dir: PathBuf,
@@ -68,7 +69,7 @@ fn rendered(edits: &ContainerEdits, options: &RenderOptions) -> Result<Spec> {
             container_edits: Edits {
                 env: collect(&edits.env, variable)?,
                 device_nodes: collect(&edits.nodes, node)?,
-                hooks: collect(&edits.hooks, |h| hook(h, options))?,
+                hooks: hooks(edits, options)?,
                 mounts: mounts(edits, &options.claim_dir)?,
                 ..Edits::default()
             },
@@ -161,16 +162,30 @@ fn host_file(claim_dir: &Path, n: usize, file: &ClaimFile) -> PathBuf {
     claim_dir.join(format!("{n}-{}", name.chars().take(100).map(safe).collect::<String>()))
 }
 
+/// Those of the edits. Every container is looked at for what its runtime allows beyond the claim:
+/// by the hook that confines it, or by one that does nothing else.
+fn hooks(edits: &ContainerEdits, options: &RenderOptions) -> Result<Vec<HookSpec>> {
+    let mut all = collect(&edits.hooks, |h| hook(h, options))?;
+    let confines = edits.hooks.iter().any(|h| matches!(h.action, HookAction::Confine(_)));
+    if let (Some(program), false) = (&options.hook, confines) {
+        let args = to_agent("notice", options)?;
+        all.push(call(program, HookStage::CreateRuntime, args)?);
+    }
+    Ok(all)
+}
+
 fn hook(hook: &Hook, options: &RenderOptions) -> Result<HookSpec> {
     let program = options.hook.as_deref().ok_or_else(|| {
         invalid("the edits need a hook, but no path of vgpu-hook on the host is configured; set it")
     })?;
-    let mut args = vec!["vgpu-hook".to_owned()];
-    args.extend(action(&hook.action, options)?);
+    call(program, hook.stage, action(&hook.action, options)?)
+}
+
+fn call(program: &Path, at: HookStage, args: Vec<String>) -> Result<HookSpec> {
     Ok(HookSpec {
-        hook_name: stage(hook.stage).to_owned(),
+        hook_name: stage(at).to_owned(),
         path: path_text(program)?,
-        args,
+        args: std::iter::once("vgpu-hook".to_owned()).chain(args).collect(),
         env: Vec::new(),
         timeout: Some(HOOK_TIMEOUT_S),
     })
@@ -181,17 +196,18 @@ fn action(action: &HookAction, options: &RenderOptions) -> Result<Vec<String>> {
         HookAction::Confine(claim) if *claim != options.name => {
             Err(invalid(format!("the hook would confine {claim}, which is another claim")))
         }
-        HookAction::Confine(claim) => Ok(vec![
-            "confine".to_owned(),
-            claim.to_string(),
-            "--socket".to_owned(),
-            absolute_text(&options.socket)?,
-        ]),
+        HookAction::Confine(_) => to_agent("confine", options),
         HookAction::Link(links) => with_verb("link", collect(links, link)?),
         HookAction::LoaderCache(folders) => {
             with_verb("loader-cache", collect(folders, |f| absolute_text(f))?)
         }
     }
+}
+
+/// A command that speaks with the agent about the claim.
+fn to_agent(verb: &str, options: &RenderOptions) -> Result<Vec<String>> {
+    let (claim, socket) = (options.name.to_string(), absolute_text(&options.socket)?);
+    Ok(vec![verb.to_owned(), claim, "--socket".to_owned(), socket])
 }
 
 fn with_verb(verb: &str, mut args: Vec<String>) -> Result<Vec<String>> {

@@ -8,7 +8,7 @@ use oci_spec::runtime as oci;
 use proptest::prelude::*;
 use vgpu_core::ContainerEdits;
 use vgpu_core::cdi::{self, QualifiedName, Spec};
-use vgpu_core::edits::{DeviceNode, Hook, HookAction, HookStage, MountMode};
+use vgpu_core::edits::{DeviceNode, HookAction, HookStage, MountMode};
 
 use super::{load, options, ours, strategy};
 
@@ -150,22 +150,32 @@ fn compare_env(
 fn compare_hooks(edits: &ContainerEdits, after: &oci::Spec) -> Result<(), TestCaseError> {
     let hooks = after.hooks().clone().unwrap_or_default();
     let at = |stage| edits.hooks.iter().filter(move |h| h.stage == stage).collect::<Vec<_>>();
-    compare_stage(&at(HookStage::CreateRuntime), hooks.create_runtime())?;
-    compare_stage(&at(HookStage::CreateContainer), hooks.create_container())?;
+    let mut before: Vec<_> =
+        at(HookStage::CreateRuntime).iter().map(|hook| arguments(&hook.action)).collect();
+    // Each container is looked at, by one hook.
+    if !edits.hooks.iter().any(|hook| matches!(hook.action, HookAction::Confine(_))) {
+        before.push(to_agent("notice", options().name.as_str()));
+    }
+    compare_stage(before, hooks.create_runtime())?;
+    let inside = at(HookStage::CreateContainer).into_iter().map(|hook| arguments(&hook.action));
+    compare_stage(inside.collect(), hooks.create_container())?;
     prop_assert!(hooks.start_container().iter().flatten().next().is_none());
     prop_assert!(hooks.poststart().iter().flatten().next().is_none());
     prop_assert!(hooks.poststop().iter().flatten().next().is_none());
     Ok(())
 }
 
-fn compare_stage(asked: &[&Hook], found: &Option<Vec<oci::Hook>>) -> Result<(), TestCaseError> {
+fn compare_stage(
+    asked: Vec<Vec<String>>,
+    found: &Option<Vec<oci::Hook>>,
+) -> Result<(), TestCaseError> {
     let found: Vec<_> = found.iter().flatten().collect();
     prop_assert_eq!(found.len(), asked.len());
-    for (asked, found) in asked.iter().zip(found) {
+    for (asked, found) in asked.into_iter().zip(found) {
         prop_assert_eq!(found.path().clone(), options().hook.expect("is set"));
         prop_assert_eq!(found.timeout(), Some(cdi::HOOK_TIMEOUT_S));
         prop_assert!(found.env().iter().flatten().next().is_none(), "a hook gets no environment");
-        prop_assert_eq!(found.args().clone().unwrap_or_default(), arguments(&asked.action));
+        prop_assert_eq!(found.args().clone().unwrap_or_default(), asked);
     }
     Ok(())
 }
@@ -174,11 +184,7 @@ fn arguments(action: &HookAction) -> Vec<String> {
     let text = |path: &PathBuf| path.to_str().expect("UTF-8").to_owned();
     let mut args = vec!["vgpu-hook".to_owned()];
     match action {
-        HookAction::Confine(claim) => {
-            args.extend(
-                ["confine", claim.as_str(), "--socket", "/run/vgpu/hook.sock"].map(Into::into),
-            );
-        }
+        HookAction::Confine(claim) => return to_agent("confine", claim.as_str()),
         HookAction::Link(links) => {
             args.push("link".into());
             args.extend(links.iter().map(|l| format!("{}::{}", text(&l.target), text(&l.link))));
@@ -189,4 +195,8 @@ fn arguments(action: &HookAction) -> Vec<String> {
         }
     }
     args
+}
+
+fn to_agent(verb: &str, claim: &str) -> Vec<String> {
+    ["vgpu-hook", verb, claim, "--socket", "/run/vgpu/hook.sock"].map(Into::into).to_vec()
 }

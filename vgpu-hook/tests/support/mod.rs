@@ -1,10 +1,12 @@
 //! The program as a runtime calls it, and the trees it works on.
 
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::symlink;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread::{self, JoinHandle};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -44,6 +46,18 @@ impl Bundle {
         let path = self.path().join(path);
         fs::create_dir_all(path.parent().expect("below the bundle")).expect("folders");
         fs::write(path, text).expect("a file");
+    }
+
+    /// The container is `main` of its pod, and has these device rules.
+    pub(crate) fn allow(&self, rules: &Value) {
+        let config = json!({
+            "ociVersion": "1.2.1",
+            "process": { "args": ["sh"], "env": ["PATH=/bin"], "cwd": "/" },
+            "root": { "path": "rootfs" },
+            "annotations": { "io.kubernetes.cri.container-name": "main" },
+            "linux": { "namespaces": [{ "type": "pid" }], "resources": { "devices": rules } },
+        });
+        self.write("config.json", &config.to_string());
     }
 
     pub(crate) fn symlink(&self, target: &str, path: &str) {
@@ -93,6 +107,28 @@ impl Bundle {
     }
 }
 
+/// Serves one connection: reads a line, hands the stream on, and returns the line.
+pub(crate) fn agent(
+    socket: &Path,
+    answer: impl FnOnce(&mut UnixStream) + Send + 'static,
+) -> JoinHandle<Value> {
+    let listener = UnixListener::bind(socket).expect("a socket");
+    thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        let mut line = String::new();
+        BufReader::new(&stream).read_line(&mut line).expect("a line");
+        answer(&mut stream);
+        serde_json::from_str(&line).expect("JSON")
+    })
+}
+
+pub(crate) fn says(text: &'static str) -> impl FnOnce(&mut UnixStream) + Send {
+    move |stream| {
+        // The other side may have had enough.
+        let _ = stream.write_all(text.as_bytes());
+    }
+}
+
 /// Calls the program with a text on stdin.
 pub(crate) fn call(args: &[&str], stdin: &str) -> Ended {
     let mut child = Command::new(env!("CARGO_BIN_EXE_vgpu-hook"))
@@ -117,6 +153,14 @@ impl Ended {
     pub(crate) fn succeeded(&self) {
         assert!(self.ok, "{}", self.stderr);
         assert_eq!(self.stderr, "");
+    }
+
+    /// Went on, with one line that says `what`.
+    #[track_caller]
+    pub(crate) fn went_on_saying(&self, what: &str) {
+        assert!(self.ok, "it kept the container from starting: {}", self.stderr);
+        assert_eq!(self.stderr.lines().count(), 1, "one line: {}", self.stderr);
+        assert!(self.stderr.contains(what), "{what:?} is not in {}", self.stderr);
     }
 
     /// Failed with exit status not 0 and one line that says `what`.

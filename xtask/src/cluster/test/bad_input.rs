@@ -1,6 +1,6 @@
 //! What pods may ask for by mistake, or on purpose: a clear word, and nothing allocated by halves.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
 use crate::cluster::process::wait_for;
@@ -75,9 +75,17 @@ fn host_pid(world: &World) -> Result<String> {
     Ok(format!("{} part(s) left; \"{event}\"", card_parts()?))
 }
 
+/// What the agent says of a container that may open every device.
+const EVERY_DEVICE: &str = "this container may open every device of the node";
+
 /// Whoever is privileged has every device of the node, whatever was given: the runtime's way, and no plugin can change
-/// it. The pod still gets its claim, and the others keep theirs.
+/// it. The pod still gets its claim, the others keep theirs, and the agent says it: of this pod and of no other.
 fn privileged(world: &World) -> Result<String> {
+    let warnings = || -> Result<Vec<String>> {
+        let log = world.agent_log()?;
+        Ok(log.lines().filter(|line| line.contains(EVERY_DEVICE)).map(str::to_owned).collect())
+    };
+    let earlier = warnings()?.len();
     world.create(&one("beside", &[("vgpu.dev/mig", 1)]))?;
     world.wait_running("beside")?;
     let before = world.checked("beside", "main")?;
@@ -97,7 +105,35 @@ fn privileged(world: &World) -> Result<String> {
     let claim = world.claim_of("all")?;
     ensure!(claim["claim"] == seen.claim["claim"], "the agent holds {claim}");
     world.checked("beside", "main")?;
-    Ok(format!("given {given} nodes, sees {}", seen.cards().len()))
+    ensure!(claim["every_device"] == true, "the claim has no mark: {claim}");
+    let plain = world.claim_of("beside")?;
+    ensure!(plain["every_device"] == false, "a plain pod's claim has the mark: {plain}");
+    // One whose hook sets a limit tells it beside that, and only of the container that is so.
+    let mut main = prober("main", &[("vgpu.dev/mlu-memory", 2)]);
+    main["securityContext"] = json!({"privileged": true});
+    world.create(&pod("all-units", vec![main, prober("plain", &[("vgpu.dev/mlu-memory", 2)])]))?;
+    world.wait_running("all-units")?;
+    let claims = world.claims()?;
+    let of_units = |container: &str| -> Result<&Value> {
+        let is_it =
+            |c: &&Value| c["holder"]["pod"] == "all-units" && c["holder"]["container"] == container;
+        claims.iter().find(is_it).with_context(|| format!("no claim of {container}: {claims:?}"))
+    };
+    let (open, closed) = (of_units("main")?, of_units("plain")?);
+    ensure!(open["every_device"] == true, "no mark: {open}");
+    ensure!(closed["every_device"] == false, "marked: {closed}");
+    // The hook waits for the agent's answer, and the agent says it before: what runs was told.
+    let told = warnings()?.split_off(earlier);
+    ensure!(told.len() == 2, "told of {} containers, not 2: {told:?}", told.len());
+    for (line, pod, claim) in [
+        (&told[0], "default/all", &claim["claim"]),
+        (&told[1], "default/all-units", &open["claim"]),
+    ] {
+        let words = ["WARN", pod, "main", claim.as_str().unwrap_or("-")];
+        let missing: Vec<&str> = words.into_iter().filter(|word| !line.contains(word)).collect();
+        ensure!(missing.is_empty(), "{missing:?} not in {line}");
+    }
+    Ok(format!("given {given} nodes, sees {}, told", seen.cards().len()))
 }
 
 fn runs(pod: &Value) -> bool {
