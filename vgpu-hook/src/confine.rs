@@ -29,14 +29,13 @@ pub(crate) fn run(args: &[String]) -> Outcome<()> {
         "pid": pid,
         "pid_namespace": pid_namespace,
     });
-    // What is only told must not end a start.
-    match EveryDevice::of(&state) {
-        Ok(Some(open)) => {
-            request["every_device"] = Value::Bool(true);
-            request["container"] = json!(open.container);
-        }
-        Ok(None) => {}
-        Err(why) => complain("vgpu-hook confine", &why),
+    let beyond = EveryDevice::of(&state);
+    if let Ok(Some(open)) = &beyond {
+        request["every_device"] = Value::Bool(true);
+        request["container"] = json!(open.container);
     }
-    agent::ask(&options, &request).map_err(|why| format!("{why}; no yes, no start"))
+    agent::ask(&options, &request).map_err(|why| format!("{why}; no yes, no start"))?;
+    // What is only told must not end a start, nor hide why one ended.
+    beyond.err().iter().for_each(|why| complain("vgpu-hook confine", why));
+    Ok(())
 }
