@@ -131,6 +131,8 @@ fn take(known: &mut Known, claims: &mut BTreeMap<String, String>, record: &Recor
             known.tags.insert(part.key().to_string());
             known.parts.extend(part.part.iter().map(ToString::to_string));
         }
+        // A card's mode has neither ids nor parts.
+        Record::Mode(_) => {}
         Record::Claim(claim) => {
             known.resources.insert(claim.resource.to_string());
             for name in std::iter::once(&claim.claim).chain(&claim.aliases) {
