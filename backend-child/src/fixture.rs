@@ -2,10 +2,9 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
-use vgpu_conformance::{FaultPlan, Fixture, Permission, Support};
-use vgpu_core::{Backend, BackendFactory, Container, Error, ErrorKind, Host, Probe, Result};
+use vgpu_conformance::Fixture;
+use vgpu_core::{Backend, BackendFactory, Error, ErrorKind, Host, Probe, Result};
 
 use crate::factory::ChildFactory;
 
@@ -53,25 +52,12 @@ impl<F: Fixture> Fixture for ChildFixture<F> {
             Probe::Broken(error) => Err(error),
         }
     }
-    fn permission(&self) -> Permission {
-        self.inner.permission()
-    }
-    fn faults(&self) -> Option<&dyn FaultPlan> {
-        self.inner.faults()
-    }
     fn empty_host(&self) -> Option<(Arc<dyn BackendFactory>, Host)> {
         let (_, host) = self.inner.empty_host()?;
         Some((Arc::new(self.empty.as_ref()?()), host))
     }
-    fn container(&self) -> Option<Container> {
-        self.inner.container()
-    }
-    fn reset(&self) -> Result<Support> {
-        self.inner.reset()
-    }
-    fn patience(&self) -> Duration {
-        self.inner.patience()
-    }
+
+    vgpu_conformance::forward_fixture!(inner);
 }
 
 impl<F: Fixture> fmt::Debug for ChildFixture<F> {

@@ -59,6 +59,31 @@ pub trait Fixture: Debug + Send + Sync + 'static {
     }
 }
 
+/// What a fixture around another one leaves as it is: in `impl Fixture`, given the field that holds the
+/// inner one, all but `name`, `open` and `empty_host`.
+///
+/// A method that [`Fixture`] gets with a default is forgotten by nobody who wraps, if it is added here.
+#[macro_export]
+macro_rules! forward_fixture {
+    ($inner:ident) => {
+        fn permission(&self) -> $crate::Permission {
+            $crate::Fixture::permission(&self.$inner)
+        }
+        fn faults(&self) -> Option<&dyn $crate::FaultPlan> {
+            $crate::Fixture::faults(&self.$inner)
+        }
+        fn container(&self) -> Option<::vgpu_core::Container> {
+            $crate::Fixture::container(&self.$inner)
+        }
+        fn reset(&self) -> ::vgpu_core::Result<$crate::Support> {
+            $crate::Fixture::reset(&self.$inner)
+        }
+        fn patience(&self) -> ::std::time::Duration {
+            $crate::Fixture::patience(&self.$inner)
+        }
+    };
+}
+
 /// What may be done to the cards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Permission {

@@ -1,14 +1,11 @@
 //! Every call and reply through JSON text and back, in this process.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use vgpu_core::wire::{Call, Remote, Reply, Transport, serve};
-use vgpu_core::{
-    Backend, BackendFactory, Container, Error, ErrorKind, Host, Probe, Result, Vendor,
-};
+use vgpu_core::{Backend, BackendFactory, Error, ErrorKind, Host, Probe, Result, Vendor};
 
-use crate::fixture::{FaultPlan, Fixture, Permission, Support};
+use crate::fixture::Fixture;
 
 /// A transport to a backend in this process that sends nothing but JSON text.
 #[derive(Debug)]
@@ -57,25 +54,12 @@ impl<F: Fixture> Fixture for Wired<F> {
     fn open(&self) -> Result<Arc<dyn Backend>> {
         wired(self.inner.open()?)
     }
-    fn permission(&self) -> Permission {
-        self.inner.permission()
-    }
-    fn faults(&self) -> Option<&dyn FaultPlan> {
-        self.inner.faults()
-    }
     fn empty_host(&self) -> Option<(Arc<dyn BackendFactory>, Host)> {
         let (factory, host) = self.inner.empty_host()?;
         Some((Arc::new(WiredFactory(factory)), host))
     }
-    fn container(&self) -> Option<Container> {
-        self.inner.container()
-    }
-    fn reset(&self) -> Result<Support> {
-        self.inner.reset()
-    }
-    fn patience(&self) -> Duration {
-        self.inner.patience()
-    }
+
+    crate::forward_fixture!(inner);
 }
 
 #[derive(Debug)]
