@@ -34,19 +34,14 @@ impl FakeHygon {
         let name = std::env::var("VGPU_TEST_PRESET").unwrap_or_default();
         let unknown = || Error::new(ErrorKind::NotFound, format!("no preset {name:?}"));
         let cards = preset(&name).ok_or_else(unknown)?;
-        let smi = built("libfake_rocm_smi.so");
-        let options = HygonOptions {
-            rocm_smi: Some(smi.clone()),
-            calls: LibraryCalls::Here,
-            ..HygonOptions::default()
-        };
+        let smi = built(SMI);
         let loaded = LoadedSmi::load(&smi).map_err(|e| Error::new(ErrorKind::Io, e.to_string()))?;
         let empty =
             tempfile::tempdir().map_err(|e| Error::io("make", &std::env::temp_dir(), &e))?;
         Ok(Self {
             name: format!("{name}-{way}"),
             fake: FakeHost { root: root.to_owned(), cards },
-            by_library: (way == "library").then(|| HygonFactory::new(options)),
+            by_library: (way != "file").then(|| HygonFactory::new(options())),
             smi: Arc::new(loaded),
             disk: Arc::default(),
             hanging: Mutex::default(),
@@ -58,7 +53,23 @@ impl FakeHygon {
     pub(crate) fn is_by_library(&self) -> bool {
         self.by_library.is_some()
     }
+
+    /// Where a backend by library looks.
+    pub(crate) fn host(&self) -> Host {
+        self.fake.host(Some(self.library.clone()))
+    }
 }
+
+/// What a backend by library is told, here and in a child.
+pub(crate) fn options() -> HygonOptions {
+    HygonOptions {
+        rocm_smi: Some(built(SMI)),
+        calls: LibraryCalls::Here,
+        ..HygonOptions::default()
+    }
+}
+
+const SMI: &str = "libfake_rocm_smi.so";
 
 impl Fixture for FakeHygon {
     fn name(&self) -> &str {
@@ -73,7 +84,7 @@ impl Fixture for FakeHygon {
             let host = self.fake.host(None);
             return Ok(Arc::new(HygonBackend::over(parts, &host, HygonOptions::default())));
         };
-        match factory.probe(&self.fake.host(Some(self.library.clone()))) {
+        match factory.probe(&self.host()) {
             Probe::Absent(why) => Err(Error::new(ErrorKind::NotFound, why)),
             Probe::Broken(error) => Err(error),
             Probe::Ready(backend) => Ok(backend),

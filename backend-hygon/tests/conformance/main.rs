@@ -11,6 +11,10 @@ mod support;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
+use vgpu_backend_child::{ChildFactory, ChildFixture, ChildOptions, Replaced};
+use vgpu_backend_hygon::HygonFactory;
+use vgpu_core::Vendor;
+
 use crate::fixture::FakeHygon;
 use crate::support::FakeHost;
 
@@ -23,11 +27,20 @@ const MACHINES: &[(&str, &str)] = &[
     ("k100-lce-x2", "library"),
     ("mixed", "file"),
     ("mixed", "library"),
+    // By library, each backend in a process of its own, as it is served on a node.
+    ("k100-ai-x4", "child"),
+    ("k100-lce-x2", "child"),
 ];
 
 fn main() -> ExitCode {
+    if std::env::var_os(CHILD).is_some() {
+        return vgpu_backend_child::serve(HygonFactory::new(fixture::options()), "1");
+    }
     match std::env::var(INSIDE) {
         Ok(way) => match FakeHygon::here(&way) {
+            Ok(fixture) if way == "child" => {
+                vgpu_conformance::test_main(vec![Box::new(child(fixture))])
+            }
             Ok(fixture) => vgpu_conformance::test_main(vec![Box::new(fixture)]),
             Err(why) => {
                 eprintln!("the machine cannot be prepared: {why}");
@@ -65,4 +78,18 @@ fn passes(preset: &str, way: &str, scenario: &Path) -> bool {
         .success()
 }
 
+/// The machine with its backends in children; all that is played lies in files.
+fn child(machine: FakeHygon) -> ChildFixture<FakeHygon> {
+    let host = machine.host();
+    let make = || {
+        let options = ChildOptions {
+            replaced: Replaced::Tell,
+            ..ChildOptions::own(["child"]).variable(CHILD, "1")
+        };
+        ChildFactory::new(Vendor::HYGON, options)
+    };
+    ChildFixture::new(machine, host, make).with_empty(make)
+}
+
 const INSIDE: &str = "VGPU_TEST_WAY";
+const CHILD: &str = "VGPU_TEST_CHILD";

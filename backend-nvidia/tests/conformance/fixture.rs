@@ -57,13 +57,9 @@ impl FakeNvml {
             .map(|program| Mps::beside(&scenario, &root, program))
             .transpose()
             .map_err(|e| Error::io("prepare", folder, &e))?;
-        let options = NvidiaOptions {
-            mps: mps.as_ref().map(Mps::options).unwrap_or_default(),
-            ..NvidiaOptions::default()
-        };
         let mut fixture = Self {
             name: format!("{}-{}", preset.unwrap_or("machine"), library.trim_end_matches(".so")),
-            factory: Arc::new(NvidiaFactory::new(options)),
+            factory: Arc::new(NvidiaFactory::new(options())),
             host,
             empty,
             control: Control { file: control_of(folder), mps, ..Control::default() },
@@ -74,6 +70,22 @@ impl FakeNvml {
         let devices = backend.scan()?.devices;
         fixture.control.cards = devices.into_iter().map(|device| device.id).collect();
         Ok(fixture)
+    }
+}
+
+impl FakeNvml {
+    /// Where its backends look.
+    pub(crate) fn host(&self) -> &Host {
+        &self.host
+    }
+}
+
+/// What a backend on the machine of this environment is told, here and in a child.
+pub(crate) fn options() -> NvidiaOptions {
+    let scenario = std::env::var_os("FAKE_NVML").map(PathBuf::from).unwrap_or_default();
+    NvidiaOptions {
+        mps: Mps::options_beside(&scenario).unwrap_or_default(),
+        ..NvidiaOptions::default()
     }
 }
 
@@ -306,6 +318,8 @@ impl FaultPlan for Control {
 
     fn hang(&self, device: &DeviceId) -> Result<Support> {
         let call = format!("nvmlDeviceGetUUID@{}", self.index(device)?);
+        // A child that was ended while it hung did not say that it does so no more.
+        let _none = fs::remove_file(self.file.with_extension("slow"));
         self.state().latency_ms.insert(call, 3_600_000);
         self.write()?;
         Ok(Support::Played)

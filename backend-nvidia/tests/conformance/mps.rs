@@ -63,13 +63,15 @@ impl Mps {
         Ok(Self { preset, root: root.to_owned(), control, state: Mutex::default() })
     }
 
-    pub(crate) fn options(&self) -> MpsOptions {
-        MpsOptions {
-            program: Some(self.control.with_file_name("nvidia-cuda-mps-control")),
+    /// What a backend is told of the program beside a scenario, if there is one.
+    pub(crate) fn options_beside(scenario: &Path) -> Option<MpsOptions> {
+        let program = scenario.with_file_name("nvidia-cuda-mps-control");
+        program.is_file().then(|| MpsOptions {
+            program: Some(program),
             folder: FOLDER.into(),
             launch: Launch::Bare,
             ..MpsOptions::default()
-        }
+        })
     }
 
     /// The program that a driver of this version brings; one of each kind among the machines.
