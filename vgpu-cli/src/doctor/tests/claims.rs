@@ -39,6 +39,7 @@ fn ledger(host: &Prepared, claims: &[(&str, Stage)]) {
             stage: stage.clone(),
             grants: Vec::new(),
             container: None,
+            every_device: false,
             opened: SystemTime::UNIX_EPOCH,
         };
         ledger.put(*name, &Record::Claim(Box::new(record))).expect("written");
@@ -54,6 +55,7 @@ fn status(name: &str, state: &str, trouble: Option<&str>) -> ClaimStatus {
         state: state.into(),
         since: SystemTime::UNIX_EPOCH,
         grants: Vec::new(),
+        every_device: false,
         trouble: trouble.map(str::to_owned),
     }
 }
