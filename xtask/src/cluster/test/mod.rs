@@ -21,6 +21,7 @@ mod file;
 mod flag;
 mod fragments;
 mod hygon;
+mod nvidia;
 mod offers;
 mod pace;
 pub(crate) mod pod;
@@ -139,6 +140,7 @@ fn chosen(only: &[String]) -> Result<Vec<Trial>> {
         agent_pod::SCENARIOS,
         cambricon::SCENARIOS,
         hygon::SCENARIOS,
+        nvidia::SCENARIOS,
         elsewhere::SCENARIOS,
         pace::SCENARIOS,
     ];
