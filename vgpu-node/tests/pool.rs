@@ -364,9 +364,14 @@ fn kills_leak_nothing_and_never_touch_a_part_in_use() {
                         if pods.len() < 5 && healthy(&node, name) > 0 {
                             let held: BTreeSet<&SlotId> = pods.iter().flat_map(|p| &p.1).collect();
                             let listing = node.listing();
+                            // Until the kubelet was heard, ids of pods that have just ended are
+                            // listed as they were, though the layout has them no more (ADR 19).
+                            let layout = node.layout();
+                            let offered =
+                                |id: &SlotId| layout.resources[&resource(name)].slots(id).is_some();
                             let free = listing[&resource(name)]
                                 .iter()
-                                .find(|s| s.healthy && !held.contains(&s.id));
+                                .find(|s| s.healthy && !held.contains(&s.id) && offered(&s.id));
                             let Some(free) = free else { continue };
                             let ids = vec![free.id.clone()];
                             let claim = node.allocate(&resource(name), &ids).expect("free").claim;
