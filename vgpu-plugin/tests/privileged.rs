@@ -26,6 +26,7 @@ struct Bundle {
 
 impl Bundle {
     /// None where the hook program is not built; cargo puts it beside the agent's own.
+    #[expect(clippy::print_stdout, reason = "what is skipped is told")]
     fn new(stage: &Stage, name: &str, rules: &Value) -> Option<Self> {
         let program = Path::new(env!("CARGO_BIN_EXE_vgpu-plugin")).with_file_name("vgpu-hook");
         if !program.is_file() {
