@@ -100,6 +100,9 @@ async fn a_replaced_driver_is_taken_up_under_its_pods() {
     let anew = || node.log().contains("the driver was replaced; starting anew");
     eventually("it to start anew", anew).await;
     node.control(|c| c["fail"] = json!([]));
+    // Until the old process has ended it answers, and the kubelet has its lists: two of each are awaited.
+    let again = || node.log().matches("registered, the kubelet reads the list").count() >= 4;
+    eventually("it to serve again", again).await;
     serves(&node).await;
     // The same claims, on the same cards, with the new driver's files.
     for (pod, before) in [(&turn, &turn_view), (&whole, &whole_view)] {

@@ -3,15 +3,16 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use vgpu_kubelet_plugin::fake::ContainerView;
+use vgpu_kubelet_plugin::fake::{ContainerSpec, ContainerView};
 
 use crate::node::{MPS, Machine, Node};
 use crate::stage::program::configure;
 use crate::stage::standin::built;
-use crate::stage::{eventually, facts};
+use crate::stage::{GUARD, eventually, facts, pod};
 
 const SHARE: &str = "vgpu.dev/share";
 /// The first card of the preset `driver-615`, without the vendor's word.
@@ -98,6 +99,20 @@ fn kill(pid: u64) {
     rustix::process::kill_process(pid, Signal::KILL).expect("it runs");
 }
 
+/// The pod after the last: its controller makes it again until it is admitted, since ids are closed
+/// while what was there is taken down.
+async fn next(node: &Node) -> ContainerView {
+    let until = Instant::now() + GUARD;
+    loop {
+        node.gives(SHARE, 4..).await;
+        let next = pod("next", [ContainerSpec::app("main").request(SHARE, 1)]);
+        match node.stage.kubelet.admit(next).await {
+            Ok(pod) => return node.stage.start(&pod.uid, "main").await,
+            Err(e) => assert!(Instant::now() < until, "{e}"),
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn shares_outlive_agent_and_daemon_and_the_daemon_ends_with_the_last_pod() {
     let Some(mut node) = node() else { return };
@@ -140,7 +155,7 @@ async fn shares_outlive_agent_and_daemon_and_the_daemon_ends_with_the_last_pod()
     eventually("the daemon's end", || !Daemons::is_alive(pid)).await;
     eventually("its folder to go", || !node.folder().exists()).await;
     eventually("anybody to compute", || node.compute_mode() == 0).await;
-    let (_, view) = node.0.stage.run("c", SHARE, 1).await;
+    let view = next(&node.0).await;
     assert_eq!(node.in_force(&view), limits.0);
 }
 
