@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use vgpu_core::guarantee::{Guarantees, Minimum};
@@ -202,6 +202,11 @@ pub struct Claim {
     pub journalled: bool,
     /// The kubelet allocated some of its ids anew: it may go as soon as nobody holds its parts.
     pub superseded: bool,
+    /// When the kubelet allocated it; `None` where that was before this process began.
+    pub allocated: Option<Instant>,
+    /// When the kubelet last allocated it or started a container on it, as far as this process knows:
+    /// what the kubelet was asked before that says nothing of it.
+    pub touched: Option<Instant>,
     /// The kubelet has not listed it for long enough that its ids count as free; its parts stay until
     /// that is proven.
     pub absent: bool,
@@ -223,6 +228,8 @@ impl Claim {
             record,
             journalled,
             superseded: false,
+            allocated: None,
+            touched: None,
             absent: false,
             work: Arc::default(),
             turn,
@@ -230,6 +237,18 @@ impl Claim {
             confinement: None,
             trouble: None,
         }
+    }
+
+    /// The kubelet allocates it, or starts a container on it, now: it is there.
+    pub fn touch(&mut self) {
+        self.touched = Some(Instant::now());
+        self.superseded = false;
+        self.absent = false;
+    }
+
+    /// Whether what the kubelet was asked at that moment can say anything of it.
+    pub fn is_known_at(&self, asked: Instant) -> bool {
+        self.touched.is_none_or(|touched| touched < asked)
     }
 
     /// Whether it names this id, by its own or by an alias.
@@ -289,7 +308,10 @@ impl Claims {
         self.forget_stale_opens();
         let id = record.claim.clone();
         self.put(record, false);
-        &self.by_id[&id]
+        let claim = self.by_id.get_mut(&id).expect("it was put there a moment ago");
+        claim.touch();
+        claim.allocated = claim.touched;
+        claim
     }
 
     /// Adds a claim that was not opened here: from the ledger, or from the kubelet's checkpoint.
@@ -300,9 +322,10 @@ impl Claims {
     }
 
     /// Takes down who holds what, where that was not known when the container started: the kubelet names no pods for a
-    /// while after its own start. Known holders stay, a list may be older than they are.
-    pub fn learn_holders(&mut self, holders: &BTreeMap<ClaimId, Holder>) {
-        let unknown = self.iter_mut().map(|claim| &mut claim.record);
+    /// while after its own start. Known holders stay, and whoever held the ids before the claim is none of its.
+    pub fn learn_holders(&mut self, asked: Instant, holders: &BTreeMap<ClaimId, Holder>) {
+        let known = self.iter_mut().filter(|claim| claim.is_known_at(asked));
+        let unknown = known.map(|claim| &mut claim.record);
         for record in unknown.filter(|r| r.holder.is_none() && r.stage == Stage::Prepared) {
             let holder = record.names().find_map(|name| holders.get(name));
             record.holder = holder.cloned();

@@ -1,18 +1,21 @@
 //! Whose ids PreStart is about: the claim, the pod, and what else the same container asked for.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use vgpu_core::id::{ClaimId, SlotId};
 use vgpu_core::{Error, ErrorKind, Result};
 
 use crate::adopt;
-use crate::claim::{Claim, Holder, Stage};
+use crate::claim::{Claim, Claims, Holder, Stage};
 use crate::node::Node;
 use crate::offer::ResourceName;
 
 /// A container is about to start.
 #[derive(Debug, Clone)]
 pub struct Prepare {
+    /// When the asking for what follows began: none of it is older.
+    pub asked: Instant,
     /// The resource.
     pub resource: ResourceName,
     /// The ids that it has.
@@ -47,6 +50,12 @@ impl Node {
         let snapshot = self.inventory.snapshot();
         let layout = self.layout();
         let mut state = self.state();
+        if let Some(newer) = allocated_since(ask, &state.claims) {
+            let why = format!(
+                "its ids were allocated anew, as claim {newer}, while the kubelet was asked whose they are"
+            );
+            return Err(Error::new(ErrorKind::Busy, why));
+        }
         let newest = state.claims.of_ids(&ask.resource, &ask.ids).first().map(|c| (*c).clone());
         let names: Vec<ClaimId> =
             entries_of_pod(ask, newest.as_ref()).map(|e| e.claim.clone()).collect();
@@ -96,8 +105,7 @@ impl Node {
         if ask.holder.is_some() {
             claim.record.holder.clone_from(&ask.holder);
         }
-        claim.superseded = false;
-        claim.absent = false;
+        claim.touch();
         Ok(id)
     }
 
@@ -132,6 +140,14 @@ impl Node {
         );
         Err(Error::new(ErrorKind::Invalid, why))
     }
+}
+
+/// A claim that the kubelet allocated on any of the ids after it was asked: what it said is of whoever had
+/// them before, and PreStart is of a pod that has ended.
+fn allocated_since<'c>(ask: &Prepare, claims: &'c Claims) -> Option<&'c ClaimId> {
+    let since = |c: &&Claim| c.allocated.is_some_and(|allocated| allocated >= ask.asked);
+    let newer = claims.iter().filter(since).find(|c| !c.record.ids.is_disjoint(&ask.ids))?;
+    Some(&newer.record.claim)
 }
 
 /// What the checkpoint has for these ids, of the pod that is starting.

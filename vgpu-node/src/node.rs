@@ -87,8 +87,8 @@ pub(crate) struct State {
 
 impl State {
     /// See [`Drained`].
-    pub(crate) fn drained(&self, now: Duration) -> Drained {
-        if self.absence.settled(now) { Drained::Closed } else { Drained::Kept }
+    pub(crate) fn drained(&self) -> Drained {
+        if self.absence.settled(Instant::now()) { Drained::Closed } else { Drained::Kept }
     }
 }
 
@@ -366,9 +366,10 @@ impl Node {
 
     /// Lays the offers over the cards anew and makes every list anew.
     pub(crate) fn relist(&self) {
-        let snapshot = self.inventory.snapshot();
         {
             let mut state = self.state();
+            // Under the lock: of two at once, the one with the older snapshot must not be the last.
+            let snapshot = self.inventory.snapshot();
             match Layout::of(&state.offers, &state.layouts, &devices(&snapshot)) {
                 Ok(layout) => {
                     self.layout.store(Arc::new(layout));
@@ -379,7 +380,7 @@ impl Node {
             }
             let foreign = foreign(&snapshot, &state.claims);
             let cards = views(&snapshot, &state, &foreign);
-            let drained = state.drained(self.now());
+            let drained = state.drained();
             let listing = listing::of(&self.layout.load(), &cards, &state.claims, drained);
             self.listing.store(Arc::new(listing));
         }
@@ -388,14 +389,14 @@ impl Node {
 
     /// Makes the list of one resource anew: what an allocation changes.
     fn relist_resource(&self, resource: &ResourceName) {
-        let snapshot = self.inventory.snapshot();
         {
             let state = self.state();
+            let snapshot = self.inventory.snapshot();
             let layout = self.layout.load();
             let Some(found) = layout.resources.get(resource) else { return };
             let foreign = foreign(&snapshot, &state.claims);
             let cards = views(&snapshot, &state, &foreign);
-            let drained = state.drained(self.now());
+            let drained = state.drained();
             let fresh = listing::one(resource, Some(found), &cards, &state.claims, drained);
             let before = self.listing.load();
             if before.get(resource).is_some_and(|list| **list == *fresh) {

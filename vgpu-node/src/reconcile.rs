@@ -1,7 +1,7 @@
 //! Following the world: what the drivers list, what the kubelet lists, and what a reboot took.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use vgpu_core::health::Event;
 use vgpu_core::id::{ClaimId, DeviceId};
@@ -61,18 +61,18 @@ impl Node {
     /// Returns whether its checkpoint names claims that its list does not have: init containers, or
     /// pods that are gone since the file was last written.
     pub fn observe_kubelet(&self, view: Option<&KubeletView>) -> bool {
-        let now = self.now();
+        let now = Instant::now();
         let mut gone: Vec<Claim> = Vec::new();
         let (mut changed, mut doubtful) = (false, false);
         {
             let mut state = self.state();
-            let drained = state.drained(now);
+            let drained = state.drained();
             let claims: Vec<Claim> = state.claims.iter().cloned().collect();
             let watched: Vec<Watched<'_>> = claims.iter().map(watched).collect();
             let verdicts = state.absence.observe(now, view, &watched);
-            changed |= state.drained(now) != drained;
+            changed |= state.drained() != drained;
             doubtful |= view.is_some_and(|view| watched.iter().any(|w| w.only_in_checkpoint(view)));
-            view.iter().for_each(|view| state.claims.learn_holders(&view.holders));
+            view.iter().for_each(|v| state.claims.learn_holders(v.asked, &v.holders));
             for (claim, verdict) in claims.iter().zip(verdicts) {
                 let quiet = verdict != Verdict::Present;
                 if let Some(claim) = state.claims.find_mut(&claim.record.claim) {
@@ -86,11 +86,16 @@ impl Node {
         }
         for claim in gone {
             changed = true;
-            if !self.nobody_holds(&claim.record) {
-                continue;
-            }
-            tracing::info!(claim = %claim.record.claim, "its pod is gone; releasing");
-            if let Err(e) = self.release(&claim.record.claim) {
+            let Some(view) = view.filter(|_| self.nobody_holds(&claim.record)) else { continue };
+            // By now it may have been started on: a driver may have taken long to say who holds it.
+            let still_gone = |claim: &Claim| {
+                let gone = claim.is_known_at(view.asked);
+                if gone {
+                    tracing::info!(claim = %claim.record.claim, "its pod is gone; releasing");
+                }
+                gone
+            };
+            if let Err(e) = self.release_if(&claim.record.claim, still_gone) {
                 tracing::warn!(claim = %claim.record.claim, error = %e, "cannot release yet");
             }
         }
@@ -179,7 +184,12 @@ impl Node {
             }
             tracing::error!(claim = %id, %device, "its part vanished from the card");
             let why = format!("its part vanished from {device}");
-            self.amend(&id, |record| record.stage = Stage::Broken(why))?;
+            self.amend(&id, |record| {
+                // What is being taken down by now goes on being taken down.
+                if record.stage == Stage::Prepared {
+                    record.stage = Stage::Broken(why);
+                }
+            })?;
         }
         Ok(())
     }
@@ -314,7 +324,12 @@ pub(crate) fn note_reboot(ledger: &mut Ledger<Record>, root: &Path) -> Result<bo
 
 fn watched(claim: &Claim) -> Watched<'_> {
     let record = &claim.record;
-    Watched { names: record.names().collect(), resource: &record.resource, ids: &record.ids }
+    Watched {
+        names: record.names().collect(),
+        resource: &record.resource,
+        ids: &record.ids,
+        touched: claim.touched,
+    }
 }
 
 /// Whether a part of the claim on this card is not listed, or is not usable any more.

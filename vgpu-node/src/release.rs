@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use vgpu_core::id::{ClaimId, DeviceId};
 use vgpu_core::{Error, ErrorKind, PartitionId, Result, Target};
 
-use crate::claim::{ClaimRecord, GrantRecord, Stage};
+use crate::claim::{Claim, ClaimRecord, GrantRecord, Stage};
 use crate::modes;
 use crate::node::{self, Node};
 
@@ -18,6 +18,18 @@ impl Node {
     /// `Busy` while processes hold a part or somebody prepares the claim; others as the driver has
     /// them. The claim then stays "releasing" and is tried again.
     pub(crate) fn release(&self, id: &ClaimId) -> Result<()> {
+        self.release_if(id, |_| true)
+    }
+
+    /// As [`Node::release`], if the claim still is so once nobody else prepares or releases it.
+    ///
+    /// # Errors
+    /// As [`Node::release`].
+    pub(crate) fn release_if(
+        &self,
+        id: &ClaimId,
+        still: impl FnOnce(&Claim) -> bool,
+    ) -> Result<()> {
         let Ok(claim) = self.claim(id) else { return Ok(()) };
         let Some(_guard) = taken(&claim.work) else {
             let why = "the claim is being prepared or released right now";
@@ -25,6 +37,9 @@ impl Node {
         };
         // Whoever had it may have released it.
         let Ok(claim) = self.claim(id) else { return Ok(()) };
+        if !still(&claim) {
+            return Ok(());
+        }
         let mut record = claim.record;
         let outcome = self.release_alone(&mut record);
         match &outcome {

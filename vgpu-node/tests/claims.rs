@@ -2,7 +2,7 @@
 
 mod world;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use vgpu_backend_mock::{Op, Preset};
 use vgpu_core::id::{ClaimId, SlotId};
@@ -442,7 +442,7 @@ fn a_held_id_that_is_not_offered_any_more_is_closed_once_the_kubelet_is_settled(
     assert!(healthy(), "nothing is known of the kubelet yet");
     let listed = ids.iter().map(|id| (resource(name), id.clone())).collect();
     let checkpoint = Some([held.claim.clone()].into());
-    let view = KubeletView { listed, checkpoint, ..KubeletView::default() };
+    let view = KubeletView { listed, checkpoint, ..KubeletView::new(Instant::now()) };
     node.observe_kubelet(Some(&view));
     assert!(!healthy(), "the kubelet has been up for long enough");
     assert_eq!(node.prepare(&start(name, &ids)).expect("its container restarts"), held.claim);

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use vgpu_backend_mock::{Op, Preset};
 use vgpu_core::id::{ClaimId, SlotId};
@@ -106,7 +106,8 @@ fn all_pods_end(
     told: &str,
 ) {
     paper.pods.clear();
-    let nothing = KubeletView { checkpoint: Some(BTreeSet::new()), ..KubeletView::default() };
+    let nothing =
+        KubeletView { checkpoint: Some(BTreeSet::new()), ..KubeletView::new(Instant::now()) };
     node.observe_kubelet(Some(&nothing));
     node.observe_kubelet(Some(&nothing));
     assert_eq!(node.claims(), [], "{told}");

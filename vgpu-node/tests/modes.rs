@@ -4,7 +4,7 @@
 mod world;
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use vgpu_backend_mock::{MockFactory, Preset};
 use vgpu_core::id::{DeviceId, TrustDomain};
@@ -53,7 +53,8 @@ fn the_mode_comes_with_the_first_claim_and_goes_with_the_last() {
     assert_eq!(mode(&node, &card), (true, Some("team-b".into())));
     node.refresh();
     assert_eq!(mode(&node, &card), (true, Some("team-b".into())), "it is needed");
-    let nothing = KubeletView { checkpoint: Some(BTreeSet::new()), ..KubeletView::default() };
+    let nothing =
+        KubeletView { checkpoint: Some(BTreeSet::new()), ..KubeletView::new(Instant::now()) };
     node.observe_kubelet(Some(&nothing));
     node.observe_kubelet(Some(&nothing));
     assert_eq!(node.claims(), []);

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use vgpu_backend_mock::{MockFactory, Op, Preset};
 use vgpu_core::id::{ClaimId, DeviceId, PartitionId, SlotId};
@@ -166,7 +166,8 @@ fn a_layout_waits_for_parts_in_use_and_takes_their_room_when_they_end() {
     drop(node);
     let node = world.node();
     node.configure(&world.offers, &layouts(&world, &[("7g.40gb", 1)])).expect("reachable");
-    let nothing = KubeletView { checkpoint: Some(BTreeSet::new()), ..KubeletView::default() };
+    let nothing =
+        KubeletView { checkpoint: Some(BTreeSet::new()), ..KubeletView::new(Instant::now()) };
     node.observe_kubelet(Some(&nothing));
     node.observe_kubelet(Some(&nothing));
     assert_eq!(node.claims(), []);
@@ -388,8 +389,10 @@ fn kills_leak_nothing_and_never_touch_a_part_in_use() {
                         pods.remove(below(pods.len() as u64) as usize);
                         let claims: BTreeSet<ClaimId> =
                             pods.iter().map(|(_, _, claim)| claim.clone()).collect();
-                        let view =
-                            KubeletView { checkpoint: Some(claims), ..KubeletView::default() };
+                        let view = KubeletView {
+                            checkpoint: Some(claims),
+                            ..KubeletView::new(Instant::now())
+                        };
                         node.observe_kubelet(Some(&view));
                         node.observe_kubelet(Some(&view));
                     }

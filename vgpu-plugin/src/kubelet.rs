@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use vgpu_core::id::{ClaimId, SlotId};
 use vgpu_kubelet_plugin::{
@@ -39,6 +40,7 @@ impl KubeletEyes {
     /// What PreStart for these ids is about. What cannot be learned is left out: the node then goes
     /// by what it knows itself.
     pub(crate) async fn about(&self, resource: &ResourceName, ids: BTreeSet<SlotId>) -> Prepare {
+        let asked = Instant::now();
         let all = self.all_entries();
         let wanted: BTreeSet<String> = ids.iter().map(ToString::to_string).collect();
         let of_ids = |e: &&CheckpointEntry| {
@@ -72,7 +74,7 @@ impl KubeletEyes {
             });
             claims.collect()
         });
-        Prepare { resource: resource.clone(), ids, holder: listed, checkpoint, beside }
+        Prepare { asked, resource: resource.clone(), ids, holder: listed, checkpoint, beside }
     }
 
     /// The kubelet's whole view, or nothing if it does not answer.
@@ -80,13 +82,9 @@ impl KubeletEyes {
     /// Nothing too where another kubelet answers than the last time: it was away, though no question
     /// fell into that time, and its list may still be empty.
     pub(crate) async fn view(&self) -> Option<KubeletView> {
-        let file = SocketFile::at(&self.socket);
-        let before = std::mem::replace(
-            &mut *self.answered.lock().unwrap_or_else(PoisonError::into_inner),
-            file,
-        );
-        if before.is_some() && before != file {
-            tracing::debug!("the kubelet was started anew");
+        // Before the list and the checkpoint: neither is older than this.
+        let asked = Instant::now();
+        if self.is_another() {
             return None;
         }
         let list = match self.pods.list().await {
@@ -96,7 +94,11 @@ impl KubeletEyes {
                 return None;
             }
         };
-        let mut view = KubeletView::default();
+        // It may have been started anew before it answered.
+        if self.is_another() {
+            return None;
+        }
+        let mut view = KubeletView::new(asked);
         for holding in &list.holdings {
             let Ok(resource) = ResourceName::new(holding.resource.as_str()) else { continue };
             let ids = holding.device_ids.iter().filter_map(|id| id.parse().ok());
@@ -117,6 +119,18 @@ impl KubeletEyes {
             names.filter_map(|name| self.claim(name)).collect()
         });
         Some(view)
+    }
+
+    /// Whether another kubelet is there than the last time.
+    fn is_another(&self) -> bool {
+        let file = SocketFile::at(&self.socket);
+        let mut answered = self.answered.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *answered, file);
+        let is_another = before.is_some() && before != file;
+        if is_another {
+            tracing::debug!("the kubelet was started anew");
+        }
+        is_another
     }
 
     /// Every allocation of ours that the kubelet has written down.

@@ -5,7 +5,6 @@
 mod stage;
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use stage::raw::Raw;
 use stage::{MEM, Stage, at_once, eventually};
@@ -13,7 +12,6 @@ use tonic::Code;
 use vgpu_backend_mock::{Calls, Op, Preset};
 use vgpu_core::id::SlotId;
 use vgpu_kubelet_plugin::fake::{FakeKubelet, Pod};
-use vgpu_node::absence::AbsenceOptions;
 use vgpu_plugin::{Agent, AgentOptions};
 
 const LARGEST: usize = 12;
@@ -24,9 +22,7 @@ fn offer(policy: &str) -> String {
 
 /// An agent that looks at cards only when it starts, so that other vendor calls can be counted.
 fn options(stage: &Stage, policy: &str) -> AgentOptions {
-    // Old enough for a list that a busy machine brings late: it may have been made before the claim was.
-    let absence = AbsenceOptions { age: Duration::from_secs(3), ..at_once() };
-    let mut options = AgentOptions { absence, ..stage.options(&offer(policy)) };
+    let mut options = AgentOptions { absence: at_once(), ..stage.options(&offer(policy)) };
     options.config.poll.hardware_seconds = 3_600;
     options
 }

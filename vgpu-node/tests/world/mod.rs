@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tempfile::TempDir;
 use vgpu_backend_mock::{Machine, MachineSpec, MockFactory};
@@ -169,6 +170,7 @@ pub fn allocate(node: &Node, name: &str, count: usize) -> Result<(Allocation, Ve
 
 pub fn start(name: &str, ids: &[SlotId]) -> Prepare {
     Prepare {
+        asked: Instant::now(),
         resource: resource(name),
         ids: ids.iter().cloned().collect(),
         holder: None,

@@ -305,7 +305,7 @@ pub fn waiting(error: &StartError) -> &str {
 }
 
 /// Silence is proof as soon as the list and the checkpoint agree, but for a claim so young that the
-/// kubelet may have answered before it was opened.
+/// kubelet may not have written it down yet.
 pub fn at_once() -> AbsenceOptions {
     let zero = Duration::ZERO;
     AbsenceOptions { unbroken: zero, apart: zero, age: Duration::from_millis(500), ..never() }

@@ -1,0 +1,171 @@
+//! What the kubelet was asked before a claim was there says nothing of the claim. No test here waits: moments
+//! are given.
+
+mod world;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use vgpu_backend_mock::{Op, Preset};
+use vgpu_core::ErrorKind;
+use vgpu_core::id::{ClaimId, SlotId};
+use vgpu_node::absence::AbsenceOptions;
+use vgpu_node::claim::Holder;
+use vgpu_node::{KubeletView, Node, Prepare};
+use world::{World, allocate, healthy, resource, start, start_of};
+
+const OFFERS: &str = r#"[
+    {"resource": "vgpu.dev/gpu", "kind": "whole", "select": {"vendors": ["nvidia"]}},
+    {"resource": "vgpu.dev/mem", "kind": "unit", "unit": "1Gi", "largest": 16,
+     "schemes": ["smlu"], "select": {"vendors": ["cambricon"]}}
+]"#;
+const MEM: &str = "vgpu.dev/mem";
+
+/// A kubelet's silence is proof at once.
+fn world() -> World {
+    let zero = Duration::ZERO;
+    let absence = AbsenceOptions { unbroken: zero, apart: zero, age: zero, stale: zero };
+    World { absence, ..World::new(Preset::Mixed, OFFERS) }
+}
+
+/// No pod is listed, and the checkpoint has none.
+fn nothing(asked: Instant) -> KubeletView {
+    KubeletView { checkpoint: Some(BTreeSet::new()), ..KubeletView::new(asked) }
+}
+
+fn claims(node: &Node) -> Vec<ClaimId> {
+    node.claims().into_iter().map(|claim| claim.claim).collect()
+}
+
+#[test]
+fn a_claim_is_not_judged_by_an_answer_to_an_older_question() {
+    let world = world();
+    let node = world.node();
+    let before = world.parts();
+    let asked = Instant::now();
+    let (claim, ids) = allocate(&node, MEM, 4).expect("allocates");
+    let told = healthy(&node, MEM);
+    let old = |node: &Node| {
+        for _ in 0..3 {
+            node.observe_kubelet(Some(&nothing(asked)));
+        }
+        assert_eq!(claims(node), std::slice::from_ref(&claim.claim));
+        assert_eq!(healthy(node, MEM), told, "its ids do not count as free");
+    };
+    old(&node);
+    node.prepare(&start(MEM, &ids)).expect("prepares");
+    old(&node);
+    assert_eq!(world.parts().len(), before.len() + 1);
+
+    node.observe_kubelet(Some(&nothing(Instant::now())));
+    assert_eq!(claims(&node), [], "this one was asked for since");
+    assert_eq!(world.parts(), before);
+}
+
+#[test]
+fn a_container_that_starts_again_is_not_judged_by_what_was_asked_before_it() {
+    let world = world();
+    let node = world.node();
+    let (claim, ids) = allocate(&node, MEM, 4).expect("allocates");
+    node.prepare(&start(MEM, &ids)).expect("prepares");
+    let asked = Instant::now();
+    node.prepare(&start(MEM, &ids)).expect("its container starts again");
+    node.observe_kubelet(Some(&nothing(asked)));
+    assert_eq!(claims(&node), [claim.claim]);
+    node.observe_kubelet(Some(&nothing(Instant::now())));
+    assert_eq!(claims(&node), []);
+}
+
+#[test]
+fn a_claim_of_the_ledger_was_there_before_every_question() {
+    let world = world();
+    let (_, ids) = {
+        let node = world.node();
+        let allocated = allocate(&node, MEM, 4).expect("allocates");
+        node.prepare(&start(MEM, &allocated.1)).expect("prepares");
+        allocated
+    };
+    let asked = Instant::now();
+    let node = world.node();
+    assert_eq!(node.claims().len(), 1);
+    node.observe_kubelet(Some(&nothing(asked)));
+    assert_eq!(claims(&node), []);
+    assert!(node.allocate(&resource(MEM), &ids).is_ok(), "its ids are free");
+}
+
+#[test]
+fn a_claim_that_is_started_on_while_it_is_given_up_is_kept() {
+    let world = world();
+    let node = world.node();
+    let (claim, ids) = allocate(&node, MEM, 4).expect("allocates");
+    node.prepare(&start(MEM, &ids)).expect("prepares");
+    let parts = world.parts();
+    let faults = world.machine.faults();
+    let hang = faults.hang(Op::Partitions, &ids[0].device).expect("a fault");
+    let giving_up = {
+        let node = Arc::clone(&node);
+        thread::spawn(move || node.observe_kubelet(Some(&nothing(Instant::now()))))
+    };
+    // It is judged, and its driver is asked who holds the part.
+    let until = Instant::now() + Duration::from_secs(20);
+    while !faults.has_hit(hang).expect("a machine") {
+        assert!(Instant::now() < until, "nobody asked the driver");
+        thread::yield_now();
+    }
+    // A container starts on it. It is one that may have no second resource, so that no driver is needed.
+    let beside = BTreeSet::from([resource("vgpu.dev/gpu")]);
+    let refused = node.prepare(&Prepare { beside, ..start(MEM, &ids) }).expect_err("two resources");
+    assert_eq!(refused.kind, ErrorKind::Invalid, "{refused}");
+    faults.take_back(hang).expect("goes on");
+    giving_up.join().expect("no panic");
+    assert_eq!(claims(&node), std::slice::from_ref(&claim.claim));
+    assert_eq!(world.parts(), parts);
+    assert!(world.spec(&claim.claim).is_some());
+}
+
+#[test]
+fn a_start_that_was_asked_about_before_its_ids_were_given_on_changes_nothing() {
+    let world = world();
+    let node = world.node();
+    let (first, ids) = allocate(&node, MEM, 4).expect("allocates");
+    // The first pod's start hangs where the kubelet is asked; meanwhile the kubelet is restarted, the pod is
+    // deleted, and another one gets its ids and starts.
+    let late = start_of(MEM, &ids, "pod-1", &[&first.claim]);
+    let second = node.allocate(&resource(MEM), &ids).expect("allocates anew").claim;
+    node.prepare(&start_of(MEM, &ids, "pod-2", &[&second])).expect("prepares");
+    let parts = world.parts();
+    let e = node.prepare(&late).expect_err("its pod has ended");
+    assert!(e.is_retryable() && e.to_string().contains(second.as_str()), "{e}");
+    assert_eq!(world.parts(), parts);
+    assert!(world.spec(&second).is_some() && world.spec(&first.claim).is_none());
+    let some: Vec<SlotId> = ids[..1].to_vec();
+    let third = node.allocate(&resource(MEM), &some).expect("one of them, anew").claim;
+    assert!(node.prepare(&start_of(MEM, &some, "pod-3", &[&third])).is_ok());
+    assert_eq!(node.prepare(&late).expect_err("still").kind, ErrorKind::Busy);
+}
+
+#[test]
+fn who_held_the_ids_before_is_not_taken_for_their_holder() {
+    let world = world();
+    let node = world.node();
+    let asked = Instant::now();
+    let (claim, ids) = allocate(&node, MEM, 4).expect("allocates");
+    node.prepare(&start(MEM, &ids)).expect("prepares");
+    let holder = |pod: &str| Holder {
+        namespace: "default".into(),
+        pod: pod.into(),
+        uid: None,
+        container: "main".into(),
+    };
+    let view = |asked, pod| KubeletView {
+        listed: ids.iter().map(|id| (resource(MEM), id.clone())).collect(),
+        holders: [(claim.claim.clone(), holder(pod))].into(),
+        ..KubeletView::new(asked)
+    };
+    node.observe_kubelet(Some(&view(asked, "before")));
+    assert_eq!(node.claims()[0].holder, None);
+    node.observe_kubelet(Some(&view(Instant::now(), "now")));
+    assert_eq!(node.claims()[0].holder, Some(holder("now")));
+}
