@@ -41,17 +41,18 @@ fn prepare(c: &mut Criterion) {
     let node = world.node();
     let name = resource("vgpu.dev/mem");
     let ids: Vec<SlotId> = node.listing()[&name].iter().take(4).map(|s| s.id.clone()).collect();
-    let ask = start("vgpu.dev/mem", &ids);
+    // The kubelet is asked after it allocated.
+    let ask = || start("vgpu.dev/mem", &ids);
     // A new claim on the same ids: the old part is taken down, a new one made, all journalled.
     c.bench_function("node/prepare 4 units after another pod's", |b| {
         b.iter_batched(
             || node.allocate(&name, &ids).expect("never refused"),
-            |_| node.prepare(&ask).expect("prepares"),
+            |_| node.prepare(&ask()).expect("prepares"),
             BatchSize::PerIteration,
         );
     });
     c.bench_function("node/prepare again (container restart)", |b| {
-        b.iter(|| node.prepare(&ask).expect("prepares"));
+        b.iter(|| node.prepare(&ask()).expect("prepares"));
     });
 }
 

@@ -81,6 +81,8 @@ pub(crate) struct State {
     pub(crate) pool_trouble: BTreeMap<DeviceId, String>,
     offers: Vec<Offer>,
     layouts: Vec<CardLayout>,
+    /// The cards that offers and layouts were laid over as they are now; none after they changed.
+    laid_over: Vec<Device>,
     /// Why the last configuration was not taken, if so.
     offers_trouble: Option<Error>,
 }
@@ -136,6 +138,7 @@ impl Node {
                 pool_trouble: BTreeMap::new(),
                 offers: Vec::new(),
                 layouts: Vec::new(),
+                laid_over: Vec::new(),
                 offers_trouble: None,
             }),
             layout: ArcSwap::default(),
@@ -176,6 +179,7 @@ impl Node {
             let mut state = self.state();
             state.offers = offers.to_vec();
             state.layouts = layouts.to_vec();
+            state.laid_over = Vec::new();
         }
         self.relist();
         Ok(())
@@ -364,19 +368,24 @@ impl Node {
         Ok(record)
     }
 
-    /// Lays the offers over the cards anew and makes every list anew.
+    /// Lays the offers over the cards anew, if either changed, and makes every list anew.
     pub(crate) fn relist(&self) {
         {
             let mut state = self.state();
             // Under the lock: of two at once, the one with the older snapshot must not be the last.
             let snapshot = self.inventory.snapshot();
-            match Layout::of(&state.offers, &state.layouts, &devices(&snapshot)) {
-                Ok(layout) => {
-                    self.layout.store(Arc::new(layout));
-                    state.offers_trouble = None;
+            let devices = devices(&snapshot);
+            // Each way of splitting each card is tried: too much for every container that starts.
+            if !devices.iter().copied().eq(&state.laid_over) || devices.is_empty() {
+                match Layout::of(&state.offers, &state.layouts, &devices) {
+                    Ok(layout) => {
+                        self.layout.store(Arc::new(layout));
+                        state.offers_trouble = None;
+                    }
+                    // Cards that came later made two offers overlap: the last good layout is kept.
+                    Err(e) => state.offers_trouble = Some(e),
                 }
-                // Cards that came later made two offers overlap: the last good layout is kept.
-                Err(e) => state.offers_trouble = Some(e),
+                state.laid_over = devices.into_iter().cloned().collect();
             }
             let foreign = foreign(&snapshot, &state.claims);
             let cards = views(&snapshot, &state, &foreign);

@@ -342,9 +342,9 @@ fn a_card_off_the_bus_takes_its_ids_and_gives_them_back() {
     assert!(free(&node, name, 8).iter().all(|id| id.device != card));
     world.machine.faults().restore(&card).expect("back");
     // Hysteresis: a card is trusted again only after good readings; no restart is needed.
-    let deadline = std::time::Instant::now() + Duration::from_secs(120);
+    let deadline = Instant::now() + Duration::from_secs(120);
     while healthy(&node, name) < all {
-        assert!(std::time::Instant::now() < deadline, "the card is not trusted again");
+        assert!(Instant::now() < deadline, "the card is not trusted again");
         std::thread::sleep(Duration::from_millis(200));
         node.refresh();
     }
@@ -367,13 +367,13 @@ fn a_driver_that_never_answers_holds_up_its_card_only() {
     assert_eq!(state(&node, &other.claim), "prepared");
     // The call comes back: what it made is ours, and is adopted rather than made twice.
     world.machine.faults().take_back(rule).expect("released");
-    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         match node.prepare(&start(name, &ids)) {
             Ok(claim) => break assert_eq!(claim, stuck.claim),
             Err(e) => assert!(e.is_retryable(), "{e}"),
         }
-        assert!(std::time::Instant::now() < deadline, "the lane stays shut");
+        assert!(Instant::now() < deadline, "the lane stays shut");
         std::thread::sleep(Duration::from_millis(50));
     }
     assert_eq!(world.parts().iter().filter(|p| p.device() == card).count(), 1);

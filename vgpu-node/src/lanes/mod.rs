@@ -1,8 +1,8 @@
 //! Calls to a driver that may hang: the deadline is on the caller, never on the call.
 //!
-//! A vendor call cannot be cancelled. So each runs on a thread of its own, and its caller waits only
-//! so long. What a change came to is in doubt after that: the card's lane is shut until the call
-//! returns. A read that hangs is left behind, and the next one gets a new thread.
+//! A vendor call cannot be cancelled. So each runs on a thread that has nothing else to do, and its
+//! caller waits only so long. What a change came to is in doubt after that: the card's lane is shut
+//! until the call returns. A read that hangs is left behind, and the next one gets another thread.
 
 mod call;
 mod late;
@@ -10,12 +10,12 @@ mod stuck;
 #[cfg(test)]
 pub(crate) mod tests;
 mod turn;
+mod workers;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use vgpu_core::backend::Backend;
@@ -28,6 +28,7 @@ use call::{Meeting, caught};
 use late::Late;
 use stuck::StuckCalls;
 use turn::{Lane, Turns};
+use workers::Workers;
 
 pub(crate) use call::Alone;
 pub use stuck::StuckCall;
@@ -62,6 +63,7 @@ pub struct Lanes {
     options: LaneOptions,
     lanes: Arc<Mutex<BTreeMap<Key, Arc<Lane>>>>,
     stuck: Arc<StuckCalls>,
+    workers: Arc<Workers>,
     late: Arc<Late>,
     replaced: Arc<AtomicBool>,
     /// Lanes of the same cards whose calls may still come back.
@@ -97,6 +99,7 @@ impl Lanes {
             options,
             lanes: Arc::default(),
             stuck: Arc::default(),
+            workers: Arc::default(),
             late: Arc::default(),
             replaced: Arc::default(),
             before,
@@ -273,7 +276,7 @@ impl Lanes {
         // While it waited for its turn others may have got stuck.
         self.answers().inspect_err(|_| turns.leave())?;
         let meeting = Arc::new(Meeting::new());
-        let worker = {
+        let work = {
             let (meeting, turns, backend) = (meeting.clone(), turns.clone(), self.backend.clone());
             let (vendor, stuck) = (self.vendor.clone(), self.stuck.clone());
             let (late, replaced) = (self.late.clone(), self.replaced.clone());
@@ -290,7 +293,7 @@ impl Lanes {
                 turns.leave();
             }
         };
-        if let Err(error) = thread::Builder::new().name(operation.to_owned()).spawn(worker) {
+        if let Err(error) = self.workers.start(operation, work) {
             turns.leave();
             let why = format!("the host gives no thread for it: {error}; nothing was started");
             return Err(Error::new(ErrorKind::Io, why));

@@ -1,5 +1,6 @@
 use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
 
 use vgpu_core::backend::BackendInfo;
 use vgpu_core::wire::{Call, Remote, Reply, Transport};
