@@ -238,6 +238,13 @@ impl Node {
             .cards
             .get(id)
             .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("there is no card {id}")))?;
+        // The list may be older than the end of a release: a part that goes meanwhile is nobody else's.
+        let going: BTreeSet<PartitionId> = {
+            let state = self.state();
+            let others = state.claims.iter().map(|c| &c.record).filter(|r| r.claim != record.claim);
+            let made = others.flat_map(|r| &r.grants).filter(|g| !g.is_pooled());
+            made.filter_map(|g| g.part().cloned()).collect()
+        };
         let parts = self.list_parts(id)?;
         let mut held: Vec<Held> = grants.iter().map(|g| g.held.clone()).collect();
         {
@@ -246,7 +253,7 @@ impl Node {
                 || state.claims.iter().map(|c| &c.record).filter(|r| r.claim != record.claim);
             held.extend(others().flat_map(|r| r.grants.iter().map(|g| g.held.clone())));
             let ours = node::ours(&parts, others().flat_map(|r| &r.grants));
-            let foreign = parts.iter().filter(|p| !ours.contains(&p.id));
+            let foreign = parts.iter().filter(|p| !ours.contains(&p.id) && !going.contains(&p.id));
             held.extend(foreign.map(|p| Held::of_part(p, None)));
         }
         let one = Cards { devices: vec![card.device.clone()], links: vec![] };

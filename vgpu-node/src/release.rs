@@ -42,6 +42,11 @@ impl Node {
         }
         let mut record = claim.record;
         let outcome = self.release_alone(&mut record);
+        // Before the claim goes: a list that still has its part would make that another tool's, and all
+        // that is free on the card unhealthy for a moment.
+        for grant in &record.grants {
+            self.inventory.refresh_device(grant.device());
+        }
         match &outcome {
             Ok(()) => self.state().claims.remove(&record.claim),
             Err(e) => {
@@ -49,9 +54,6 @@ impl Node {
                     claim.trouble = Some(e.to_string());
                 }
             }
-        }
-        for grant in &record.grants {
-            self.inventory.refresh_device(grant.device());
         }
         if outcome.is_ok() {
             modes::entered(&record).iter().for_each(|device| self.leave_unneeded(device));

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use vgpu_backend_mock::{Op, Preset};
+use vgpu_backend_mock::{Action, At, Op, Preset, Rule};
 use vgpu_core::ErrorKind;
 use vgpu_core::id::{ClaimId, SlotId};
 use vgpu_node::absence::AbsenceOptions;
@@ -168,4 +168,42 @@ fn who_held_the_ids_before_is_not_taken_for_their_holder() {
     assert_eq!(node.claims()[0].holder, None);
     node.observe_kubelet(Some(&view(Instant::now(), "now")));
     assert_eq!(node.claims()[0].holder, Some(holder("now")));
+}
+
+#[test]
+fn a_part_that_is_taken_down_is_at_no_time_another_tools() {
+    let world = world();
+    let node = world.node();
+    let (_, ids) = allocate(&node, MEM, 4).expect("allocates");
+    node.prepare(&start(MEM, &ids)).expect("prepares");
+    let card = &ids[0].device;
+    let healthy_there = || {
+        let listing = node.listing();
+        let slots = listing[&resource(MEM)].iter().filter(|s| s.id.device == *card && s.healthy);
+        slots.count()
+    };
+    let told = healthy_there();
+    // Who holds it is asked, what is to be destroyed, and then what is left: this hangs.
+    let faults = world.machine.faults();
+    let third = Rule::new(At::Start(Op::Partitions), Action::Hang).on(card).nth(3);
+    let hang = faults.add(third).expect("a fault");
+    let giving_up = {
+        let node = Arc::clone(&node);
+        thread::spawn(move || node.observe_kubelet(Some(&nothing(Instant::now()))))
+    };
+    let until = Instant::now() + Duration::from_secs(20);
+    while !faults.has_hit(hang).expect("a machine") {
+        assert!(Instant::now() < until, "nobody asked the driver");
+        thread::yield_now();
+    }
+    // An allocation elsewhere makes the list anew.
+    let listing = node.listing();
+    let elsewhere = listing[&resource(MEM)].iter().find(|s| s.id.device != *card);
+    let elsewhere = elsewhere.expect("there are two cards").id.clone();
+    node.allocate(&resource(MEM), &[elsewhere]).expect("allocates");
+    // Its own ids count as free by now.
+    assert!(healthy_there() >= told, "{} of {told}", healthy_there());
+    faults.take_back(hang).expect("goes on");
+    giving_up.join().expect("no panic");
+    assert_eq!(node.claims().len(), 1);
 }
