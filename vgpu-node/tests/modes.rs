@@ -89,7 +89,8 @@ fn a_mode_is_left_though_it_could_not_be_and_its_offer_is_gone() {
         node.prepare(&start("vgpu.dev/share", &ids)).expect("prepared");
         // Somebody computes there, so that it stays when the last claim goes.
         hold(1);
-        let nothing = KubeletView { checkpoint: Some(BTreeSet::new()), ..KubeletView::new(Instant::now()) };
+        let nothing =
+            KubeletView { checkpoint: Some(BTreeSet::new()), ..KubeletView::new(Instant::now()) };
         node.observe_kubelet(Some(&nothing));
         node.observe_kubelet(Some(&nothing));
         assert_eq!(node.claims(), []);
