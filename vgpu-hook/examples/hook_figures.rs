@@ -1,6 +1,6 @@
 //! What `vgpu-hook notice` costs a container: the whole process, as a runtime starts it.
 //!
-//! `figures HOOK CONFIG`: the program, and a `config.json` that a runtime wrote. Without the latter, one of the size
+//! `hook_figures HOOK [CONFIG]`: the program, and a `config.json` that a runtime wrote. Without the latter, one of the size
 //! that containerd writes for a pod with a hundred variables.
 
 use std::fs;
@@ -15,7 +15,7 @@ const ROUNDS: usize = 200;
 
 fn main() -> std::io::Result<()> {
     let mut args = std::env::args_os().skip(1).map(PathBuf::from);
-    let hook = args.next().expect("usage: figures HOOK [CONFIG]");
+    let hook = args.next().expect("usage: hook_figures HOOK [CONFIG]");
     let config = args.next().map_or_else(|| Ok(made()), fs::read)?;
     let bundle = tempfile::tempdir()?;
     fs::write(bundle.path().join("config.json"), &config)?;
