@@ -75,12 +75,31 @@ impl World {
         self.cluster.node.spawn_with("agent", self.agent(), args, &self.setup.env)
     }
 
-    /// Writes the agent's configuration; a running agent takes it at SIGHUP.
+    /// Writes the agent's configuration, with more looks than it has by itself, so that scenarios wait less for them; a
+    /// running agent takes it at SIGHUP, but for these.
     pub(crate) fn configure(&self, offers: &str) -> Result<()> {
-        let text = format!(
-            "apiVersion: vgpu.dev/v1alpha1\nkind: NodeConfig\n\
-             poll: {{hardwareSeconds: 1, kubeletSeconds: 1}}\noffers:\n{offers}"
-        );
+        self.configured("poll: {hardwareSeconds: 1, kubeletSeconds: 1}\n", offers)
+    }
+
+    /// Starts the agent anew with the looks that it has by itself.
+    pub(crate) fn start_as_shipped(&self) -> Result<()> {
+        self.cluster.node.signal("agent", "TERM")?;
+        self.configured("", &self.offers()?)?;
+        self.start_agent()?;
+        self.wait_served()
+    }
+
+    /// Starts the agent anew as all scenarios have it.
+    pub(crate) fn start_as_usual(&self) -> Result<()> {
+        self.cluster.node.signal("agent", "TERM")?;
+        self.configure(&self.offers()?)?;
+        self.start_agent()?;
+        self.wait_served()
+    }
+
+    fn configured(&self, poll: &str, offers: &str) -> Result<()> {
+        let head = "apiVersion: vgpu.dev/v1alpha1\nkind: NodeConfig\n";
+        let text = format!("{head}{poll}offers:\n{offers}");
         std::fs::write(&self.setup.config, text).context("cannot write the agent's configuration")
     }
 
