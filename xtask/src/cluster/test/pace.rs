@@ -12,6 +12,7 @@ use crate::cluster::process::wait_for;
 use crate::cluster::test::Scenario;
 use crate::cluster::test::pod::{STAY, container, pod};
 use crate::cluster::test::restarts::spread;
+use crate::cluster::test::setup::Looks;
 use crate::cluster::test::world::{PATIENCE, World, why};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
@@ -48,9 +49,10 @@ impl Asks {
 fn pace(world: &World, count: usize, rounds: usize) -> Result<String> {
     serve_trivial(world)?;
     // As people run it: other scenarios have it look at cards and kubelet each second.
-    let measured = world.start_as_shipped().and_then(|()| rounds_of(world, count, rounds));
+    let measured =
+        world.restart_agent(Looks::AsShipped).and_then(|()| rounds_of(world, count, rounds));
     world.cluster.node.signal("trivial", "TERM")?;
-    world.start_as_usual()?;
+    world.restart_agent(Looks::EachSecond)?;
     measured
 }
 

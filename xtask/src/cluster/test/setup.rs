@@ -20,6 +20,15 @@ pub(crate) struct Setup {
     pub(crate) state: PathBuf,
 }
 
+/// How often the agent looks at cards and kubelet.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Looks {
+    /// As people have it who say nothing of it.
+    AsShipped,
+    /// So that scenarios wait less for it.
+    EachSecond,
+}
+
 impl Setup {
     /// The mock, on the scripted machine.
     pub(crate) fn of_the_mock(layout: &Layout) -> Self {
@@ -75,29 +84,25 @@ impl World {
         self.cluster.node.spawn_with("agent", self.agent(), args, &self.setup.env)
     }
 
-    /// Writes the agent's configuration, with more looks than it has by itself, so that scenarios wait less for them; a
-    /// running agent takes it at SIGHUP, but for these.
+    /// Writes the agent's configuration; a running agent takes it at SIGHUP.
     pub(crate) fn configure(&self, offers: &str) -> Result<()> {
-        self.configured("poll: {hardwareSeconds: 1, kubeletSeconds: 1}\n", offers)
+        self.configured(Looks::EachSecond, offers)
     }
 
-    /// Starts the agent anew with the looks that it has by itself.
-    pub(crate) fn start_as_shipped(&self) -> Result<()> {
+    /// Starts the agent anew, and waits until it serves what it did. When it looks at cards and kubelet it takes only at
+    /// its start.
+    pub(crate) fn restart_agent(&self, looks: Looks) -> Result<()> {
         self.cluster.node.signal("agent", "TERM")?;
-        self.configured("", &self.offers()?)?;
+        self.configured(looks, &self.offers()?)?;
         self.start_agent()?;
         self.wait_served()
     }
 
-    /// Starts the agent anew as all scenarios have it.
-    pub(crate) fn start_as_usual(&self) -> Result<()> {
-        self.cluster.node.signal("agent", "TERM")?;
-        self.configure(&self.offers()?)?;
-        self.start_agent()?;
-        self.wait_served()
-    }
-
-    fn configured(&self, poll: &str, offers: &str) -> Result<()> {
+    fn configured(&self, looks: Looks, offers: &str) -> Result<()> {
+        let poll = match looks {
+            Looks::AsShipped => "",
+            Looks::EachSecond => "poll: {hardwareSeconds: 1, kubeletSeconds: 1}\n",
+        };
         let head = "apiVersion: vgpu.dev/v1alpha1\nkind: NodeConfig\n";
         let text = format!("{head}{poll}offers:\n{offers}");
         std::fs::write(&self.setup.config, text).context("cannot write the agent's configuration")
