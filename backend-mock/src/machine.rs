@@ -44,7 +44,7 @@ impl Machine {
     pub fn open(path: &Path, spec: impl Into<MachineSpec>) -> Result<Arc<Self>> {
         let store = Store::new(path);
         let locked = store.lock()?;
-        let kept = match locked.load()? {
+        let kept = match store.load()? {
             Some(kept) => kept,
             None => locked.save(State::new(spec.into())?)?,
         };
@@ -130,7 +130,7 @@ impl Machine {
     pub(crate) fn read<R>(&self, look: impl FnOnce(&State) -> R) -> Result<R> {
         let mut kept = held(&self.kept);
         if let Some(store) = &self.store {
-            store.lock()?.refresh(&mut kept)?;
+            store.refresh(&mut kept)?;
         }
         Ok(look(&kept.state))
     }
@@ -139,8 +139,8 @@ impl Machine {
     pub(crate) fn change<R>(&self, change: impl FnOnce(&mut State) -> Result<R>) -> Result<R> {
         let mut kept = held(&self.kept);
         let locked = self.store.as_ref().map(Store::lock).transpose()?;
-        if let Some(locked) = &locked {
-            locked.refresh(&mut kept)?;
+        if let Some(store) = &self.store {
+            store.refresh(&mut kept)?;
         }
         let mut next = kept.state.clone();
         let result = change(&mut next)?;

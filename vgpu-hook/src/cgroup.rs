@@ -1,6 +1,7 @@
 //! Where a process is: its cgroup, as a folder on this host, and its PID namespace.
 
 use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
 use crate::Outcome;
@@ -15,7 +16,7 @@ pub(crate) fn folder(proc: &Path, pid: u32) -> Outcome<PathBuf> {
     let (hierarchy, within) = choose(&read(&path)?)
         .ok_or_else(|| format!("{} has no cgroup that is used here", path.display()))?;
     let table = proc.join("self/mountinfo");
-    on_host(&hierarchy, &within, &read(&table)?).ok_or_else(|| {
+    on_host(&hierarchy, &within, mounts(&table)?).ok_or_else(|| {
         format!(
             "the {hierarchy} cgroup {within} of process {pid} lies under no mount of {}; is the hook in a cgroup or \
              mount namespace of its own?",
@@ -50,14 +51,19 @@ fn choose(table: &str) -> Option<(String, String)> {
         .or_else(|| Some(("unified".to_owned(), find("")?)))
 }
 
-/// The folder on this host by the mount table, whose lines are
-/// `id parent dev root point options… - type source superoptions`.
-fn on_host(hierarchy: &str, within: &str, mounts: &str) -> Option<PathBuf> {
+/// The folder on this host by the lines of the mount table, which are
+/// `id parent dev root point options… - type source superoptions`. The hierarchies are mounted before any container,
+/// so the many lines of containers are not read.
+fn on_host(
+    hierarchy: &str,
+    within: &str,
+    mut mounts: impl Iterator<Item = String>,
+) -> Option<PathBuf> {
     // A path with `..` starts above the cgroup namespace that this process sees.
     if !within.starts_with('/') || within.split('/').any(|part| part == "..") {
         return None;
     }
-    mounts.lines().find_map(|line| {
+    mounts.find_map(|line| {
         let (mount, filesystem) = line.split_once(" - ")?;
         let mut mount = mount.split(' ').skip(3);
         let (root, point) = (unescaped(mount.next()?), unescaped(mount.next()?));
@@ -87,6 +93,14 @@ fn unescaped(text: &str) -> String {
         .fold(text.to_owned(), |text, (code, meaning)| text.replace(code, meaning))
 }
 
+/// The lines of a mount table, each as it is asked for: the kernel writes them then. One that is not UTF-8 is somebody's
+/// folder, and left out.
+fn mounts(path: &Path) -> Outcome<impl Iterator<Item = String>> {
+    let table = File::open(path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
+    let lines = BufReader::new(table.take(MAX_TABLE)).split(b'\n').map_while(Result::ok);
+    Ok(lines.filter_map(|line| String::from_utf8(line).ok()))
+}
+
 fn read(path: &Path) -> Outcome<String> {
     File::open(path)
         .and_then(|file| bounded(file, MAX_TABLE))
@@ -105,6 +119,7 @@ mod tests {
 
     fn found(table: &str, mounts: &str) -> Option<String> {
         let (hierarchy, within) = choose(table)?;
+        let mounts = mounts.lines().map(str::to_owned);
         Some(on_host(&hierarchy, &within, mounts)?.to_str().expect("UTF-8").to_owned())
     }
 
@@ -134,6 +149,16 @@ mod tests {
         let part = "31 24 0:26 /kubepods /mnt/a\\040b rw - cgroup2 none rw\n";
         assert_eq!(found("0::/kubepods/x\n", part).as_deref(), Some("/mnt/a b/x"));
         assert_eq!(found("0::/system/x\n", part), None);
+    }
+
+    #[test]
+    fn a_mount_that_is_no_text_is_passed_over() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let table = dir.path().join("mountinfo");
+        let mut text = b"20 1 0:9 / /mnt/\xff rw - tmpfs none rw\n".to_vec();
+        text.extend_from_slice(V2.as_bytes());
+        fs::write(&table, text).expect("a table");
+        assert_eq!(mounts(&table).expect("it is read").count(), 2);
     }
 
     #[test]
