@@ -197,12 +197,13 @@ impl Node {
                     domain: record.domain.clone(),
                     modes: wanted.modes,
                 };
-                let (device, assignment) = self.decide(&request, record, &grants)?;
-                let device = match &assignment.mode {
-                    Some(order) => self.enter_mode(order)?,
-                    None => device,
-                };
-                let seen = self.list_parts(&device.id)?.into_iter().map(|p| p.id).collect();
+                let Decided { mut device, mut parts, assignment } =
+                    self.decide(&request, record, &grants)?;
+                if let Some(order) = &assignment.mode {
+                    device = self.enter_mode(order)?;
+                    parts = self.list_parts(&device.id)?;
+                }
+                let seen = parts.into_iter().map(|part| part.id).collect();
                 let step = assignment.step;
                 grants.push(claim::grant_record(&device, step, &record.domain, seen)?);
             }
@@ -231,7 +232,7 @@ impl Node {
         request: &Request,
         record: &ClaimRecord,
         grants: &[GrantRecord],
-    ) -> Result<(Device, Assignment)> {
+    ) -> Result<Decided> {
         let id = &request.selector.devices[0];
         let snapshot = self.inventory.snapshot();
         let card = snapshot
@@ -260,7 +261,7 @@ impl Node {
         let answer = plan(&one, &held, request, Policy::Binpack)
             .map_err(|refusal| Error::new(ErrorKind::Exhausted, refusal.to_string()))?;
         let assignment = answer.into_iter().next().expect("a plan for one card has one assignment");
-        Ok((card.device.clone(), assignment))
+        Ok(Decided { device: card.device.clone(), parts, assignment })
     }
 
     /// Puts a card into a mode and reads it anew: numbers of nodes may have changed.
@@ -427,6 +428,14 @@ impl Node {
         }
         Ok(true)
     }
+}
+
+/// What was decided for one request, by which card.
+struct Decided {
+    device: Device,
+    /// All that its driver listed then.
+    parts: Vec<Partition>,
+    assignment: Assignment,
 }
 
 /// The edits for another name of the claim: its hook names itself.
