@@ -95,7 +95,11 @@ pub(crate) fn profile_of(card: &mut Card, size: Size) -> Result<Option<u32>, Ref
         return Ok(None);
     }
     if card.sizes.len() >= SMLU_PROFILES as usize {
-        return Err(full(format!("the card has {SMLU_PROFILES} sMLU profiles already")));
+        // One that nobody has makes room.
+        let Some(unused) = unused_profiles(card).first().map(|p| p.id) else {
+            return Err(full(format!("the card has {SMLU_PROFILES} sMLU profiles already")));
+        };
+        card.sizes.retain(|p| p.id != unused);
     }
     let id = lowest_free(card.sizes.iter().map(|p| p.id));
     card.sizes.push(SmluProfile { id, size });

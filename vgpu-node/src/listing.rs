@@ -11,10 +11,10 @@ use std::sync::Arc;
 use vgpu_core::Device;
 use vgpu_core::id::{DeviceId, PartitionId, ProfileId, SlotId};
 use vgpu_core::plan::units::{CardRoom, advertise};
-use vgpu_core::plan::{Held, Inventory, Policy, Want, plan_all};
+use vgpu_core::plan::{Held, Inventory, Policy, Sizes, Want, plan_all};
 use vgpu_core::scheme::{Scheme, Sizing};
 
-use crate::claim::{Claim, Claims, Stage};
+use crate::claim::{Claim, Claims, GrantRecord, Stage};
 use crate::offer::{Lifecycle, OfferKind, ResourceName};
 use crate::slots::{self, CardSlots, Layout, Resource};
 
@@ -244,7 +244,7 @@ fn room(
         return CardRoom { units, requests: None };
     }
     let Ok(info) = card.device.scheme(&slots.scheme) else { return none };
-    let Ok((held, open)) = taken(card, claims) else { return none };
+    let Ok(Taken { held, sizes, open }) = taken(card, claims) else { return none };
     let domain = Some(&resource.offer.domain);
     let stranger = |h: &Held| h.domain.as_ref() != domain && !info.keeps_strangers_apart();
     if held.iter().any(|h| h.scheme != slots.scheme || stranger(h)) {
@@ -261,7 +261,7 @@ fn room(
             CardRoom { units: slots::slots_left(info, held.len()).min(most), requests: None }
         }
         (_, Sizing::Range(range), Want::AtLeast(size)) => CardRoom {
-            units: slots::parts_left(card.device, info, range, size, &refs).min(most),
+            units: slots::parts_left(card.device, info, range, size, &refs, &sizes).min(most),
             requests: None,
         },
         _ => CardRoom { units: simulate(resource, card, slots, held, open, most), requests: None },
@@ -278,12 +278,27 @@ fn promised(device: &DeviceId, profile: &ProfileId, claims: &[&Claim]) -> u64 {
 
 /// What is taken on a card: by other tools, by claims that were decided, and by claims that are only
 /// allocated. The last are told apart where their place is not decided yet (profiles).
-fn taken(card: &CardView<'_>, claims: &[&Claim]) -> Result<(Vec<Held>, u32), String> {
-    let mut held = card.foreign.clone();
+struct Taken {
+    held: Vec<Held>,
+    /// Of what is held: what is there, and what is to be.
+    sizes: Sizes,
+    /// Parts of profiles that are only allocated.
+    open: u32,
+}
+
+fn taken(card: &CardView<'_>, claims: &[&Claim]) -> Result<Taken, String> {
+    let mut made = card.foreign.clone();
+    let mut promised = Vec::new();
     let mut open = 0;
     for claim in claims {
-        let decided = claim.record.grants.iter().filter(|g| *g.device() == card.device.id);
-        held.extend(decided.map(|g| g.held.clone()));
+        let there = |grant: &&GrantRecord| {
+            grant.part().is_some() && !matches!(claim.record.stage, Stage::Broken(_))
+        };
+        for grant in claim.record.grants.iter().filter(|g| *g.device() == card.device.id) {
+            // What is intended may not be made yet, and what was lost is nowhere.
+            let of = if there(&grant) { &mut made } else { &mut promised };
+            of.push(grant.held.clone());
+        }
         if !claim.record.grants.is_empty() {
             continue;
         }
@@ -298,11 +313,13 @@ fn taken(card: &CardView<'_>, claims: &[&Claim]) -> Result<(Vec<Held>, u32), Str
                     (Want::AtLeast(size), Sizing::Range(range)) => range.round_up(size)?,
                     _ => vgpu_core::Size::ANY,
                 };
-                held.push(paper(card.device, &wanted.scheme, size, claim));
+                promised.push(paper(card.device, &wanted.scheme, size, claim));
             }
         }
     }
-    Ok((held, open))
+    let of = |held: &[Held]| held.iter().map(|h| h.size).collect::<Vec<_>>();
+    let sizes = Sizes::new(of(&made), of(&promised));
+    Ok(Taken { held: made.into_iter().chain(promised).collect(), sizes, open })
 }
 
 fn paper(device: &Device, scheme: &Scheme, size: vgpu_core::Size, claim: &Claim) -> Held {

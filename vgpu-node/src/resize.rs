@@ -1,12 +1,12 @@
 //! Changing the size of a living part, on an admin's word.
 
-use std::collections::BTreeSet;
+use std::num::NonZeroU32;
 
 use vgpu_core::order::{CreateOrder, Placement, Shape};
-use vgpu_core::plan::Want;
+use vgpu_core::plan::{Sizes, Want};
 use vgpu_core::{
     Bytes, Change, ClaimId, ComputeShare, Device, Error, ErrorKind, Partition, PartitionId, Result,
-    Size,
+    Scheme, Size,
 };
 
 use crate::claim::{ClaimRecord, Stage};
@@ -91,23 +91,34 @@ impl Node {
         let state = self.state();
         let records = || state.claims.iter().map(|c| &c.record);
         let ours = node::ours(&parts, records().flat_map(|r| &r.grants));
-        let mut sizes: Vec<Size> = parts
+        let mut made: Vec<Size> = parts
             .iter()
             .filter(|p| !ours.contains(&p.id) && p.id != *part)
             .map(|p| p.size)
             .collect();
+        let range = device.scheme(&part.scheme())?.range();
+        let rounded =
+            |size: &Size| range.and_then(|range| range.round_up(size).ok()).unwrap_or(*size);
+        let mut promised: Vec<Size> = Vec::new();
         for record in records() {
             let grants = record.grants.iter().filter(|g| *g.device() == device.id);
-            sizes.extend(grants.filter(|g| g.part() != Some(part)).map(|g| g.held.size));
+            for grant in grants.filter(|g| g.part() != Some(part)) {
+                // What is intended may not be made yet, and what was lost is nowhere.
+                let there = grant.part().is_some_and(|id| parts.iter().any(|p| p.id == *id));
+                if there { &mut made } else { &mut promised }.push(grant.held.size);
+            }
             if record.grants.is_empty() {
-                let promised = record.wanted.iter().filter(|w| w.device == device.id);
-                sizes.extend(promised.flat_map(|w| &w.wants).filter_map(|want| match want {
-                    Want::AtLeast(size) => Some(*size),
+                let wanted = record.wanted.iter().filter(|w| w.device == device.id);
+                promised.extend(wanted.flat_map(|w| &w.wants).filter_map(|want| match want {
+                    Want::AtLeast(size) => Some(rounded(size)),
                     _ => None,
                 }));
             }
         }
-        one_of_few(device, part, wanted, &sizes)?;
+        let sizes: Vec<Size> = made.iter().chain(&promised).copied().collect();
+        if let Some(max) = range.and_then(|range| range.distinct) {
+            one_of_few(&part.scheme(), wanted, max, &Sizes::new(made, promised))?;
+        }
         let memory: u64 = sizes.iter().filter_map(|s| s.memory).map(|m| m.0).sum();
         let left = device.memory.0.saturating_sub(memory);
         if let Some(asked) = wanted.memory.filter(|asked| asked.0 > left) {
@@ -170,20 +181,16 @@ fn may_have(device: &Device, part: &PartitionId, size: &Size) -> Result<()> {
 }
 
 /// Whether the card may have that size beside those of others, where the scheme allows so many different ones.
-fn one_of_few(device: &Device, part: &PartitionId, wanted: &Size, others: &[Size]) -> Result<()> {
-    let Some(range) = device.scheme(&part.scheme())?.range() else { return Ok(()) };
-    let Some(max) = range.distinct else { return Ok(()) };
-    let rounded = |size: &Size| range.round_up(size).unwrap_or(*size).to_string();
-    let others: BTreeSet<String> = others.iter().map(rounded).collect();
-    if others.len() < max.get() as usize || others.contains(&wanted.to_string()) {
+fn one_of_few(scheme: &Scheme, wanted: &Size, max: NonZeroU32, others: &Sizes) -> Result<()> {
+    if others.take(wanted, max) {
         return Ok(());
     }
-    let sizes: Vec<String> = others.into_iter().collect();
+    let mut sizes: Vec<String> = others.made().iter().map(ToString::to_string).collect();
+    sizes.sort();
     let why = format!(
-        "{wanted} would be one size too many: others hold {} different ones or were promised them, and {} allows {max}; \
-         ask for one of theirs: {}",
-        sizes.len(),
-        part.scheme(),
+        "{wanted} would be one size too many: others hold {} different ones or were promised them, and {scheme} allows \
+         {max}; ask for one of those that are there: {}",
+        others.all().len(),
         sizes.join("; ")
     );
     Err(Error::new(ErrorKind::Exhausted, why))

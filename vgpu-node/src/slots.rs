@@ -1,12 +1,12 @@
 //! Offers laid over cards: which ids there are, what each means, and why a card has none.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use vgpu_core::id::{ClaimId, DeviceId, SlotId};
 use vgpu_core::plan::layout::layout;
 use vgpu_core::plan::units::Unit;
-use vgpu_core::plan::{Held, Inventory, Policy, Request, Selector, Want, plan, plan_all};
+use vgpu_core::plan::{Held, Inventory, Policy, Request, Selector, Sizes, Want, plan, plan_all};
 use vgpu_core::scheme::{Range, Scheme, SchemeInfo, Sizing};
 use vgpu_core::size::{ComputeShare, Size};
 use vgpu_core::{Device, Error, ErrorKind, Result};
@@ -338,7 +338,7 @@ fn how_many(empty: &Inventory, ask: &Request, info: &SchemeInfo, most: u32) -> u
     match (&info.sizing, &ask.want) {
         (Sizing::Turns, _) => return most,
         (Sizing::Range(range), Want::AtLeast(size)) => {
-            let fit = parts_left(&empty.devices[0], info, range, size, &[]);
+            let fit = parts_left(&empty.devices[0], info, range, size, &[], &Sizes::default());
             return u32::try_from(fit).unwrap_or(u32::MAX).min(most);
         }
         _ => {}
@@ -355,13 +355,14 @@ pub(crate) fn slots_left(info: &SchemeInfo, taken: usize) -> u64 {
     info.max.map_or(u64::MAX, |max| u64::from(max.get()).saturating_sub(taken as u64))
 }
 
-/// How many parts of one size still fit, by the sums.
+/// How many parts of one size still fit, by the sums and by the `sizes` of what is held.
 pub(crate) fn parts_left(
     device: &Device,
     info: &SchemeInfo,
     range: &Range,
     size: &Size,
     held: &[&Held],
+    sizes: &Sizes,
 ) -> u64 {
     let Ok(size) = range.round_up(size) else { return 0 };
     let mut left = slots_left(info, held.len());
@@ -374,13 +375,10 @@ pub(crate) fn parts_left(
             held.iter().filter_map(|h| h.size.compute).map(|c| u64::from(c.units)).sum();
         left = left.min(u64::from(each.of.get()).saturating_sub(taken) / u64::from(each.units));
     }
-    if let Some(distinct) = range.distinct {
-        let sizes: BTreeSet<String> = held.iter().map(|h| h.size.to_string()).collect();
-        if sizes.len() >= distinct.get() as usize && !sizes.contains(&size.to_string()) {
-            return 0;
-        }
+    match range.distinct {
+        Some(max) if !sizes.take(&size, max) => 0,
+        _ => left,
     }
-    left
 }
 
 /// What a claim's ids ask for together, on each card: one want, or several where the scheme's parts

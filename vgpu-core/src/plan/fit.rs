@@ -1,11 +1,10 @@
 //! Whether and how one card serves one request.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
 
 use crate::device::Device;
 use crate::order::{CreateOrder, Grant, ModeOrder, Placement, Shape, Target};
-use crate::plan::{Assignment, Held, Modes, Request, Step, Want, Why, pack};
+use crate::plan::{Assignment, Held, Modes, Request, Sizes, Step, Want, Why, pack};
 use crate::scheme::{Change, Form, PlacedBy, Profile, Range, Scheme, SchemeInfo, Sizing};
 use crate::size::{Bytes, Size};
 
@@ -221,11 +220,10 @@ fn room(
             return Err(no_room());
         }
     }
-    if let Some(max) = range.distinct {
-        let sizes: BTreeSet<String> = held.iter().map(|h| h.size.to_string()).collect();
-        if sizes.len() >= max.get() as usize && !sizes.contains(&size.to_string()) {
-            return Err(Why::TooManySizes { scheme: info.scheme.clone(), max: max.get() });
-        }
+    if let Some(max) = range.distinct
+        && !Sizes::new(held.iter().map(|h| h.size), []).take(size, max)
+    {
+        return Err(Why::TooManySizes { scheme: info.scheme.clone(), max: max.get() });
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ pub mod layout;
 mod pack;
 mod refusal;
 mod request;
+mod sizes;
 pub mod units;
 
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,7 @@ use crate::order::{CreateOrder, ModeOrder, Target};
 pub use held::Held;
 pub use refusal::{Reason, Refusal, Why};
 pub use request::{Modes, Policy, Request, Selector, Want};
+pub use sizes::Sizes;
 
 /// What a plan is made over: one node's cards and how near they are.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
