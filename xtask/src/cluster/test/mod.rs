@@ -163,6 +163,7 @@ pub(crate) fn programs(root: &Path, args: &Args) -> Result<Programs> {
         hook: args.hook.clone().unwrap_or_else(|| bin.join("vgpu-hook")),
         vgpu: bin.join("vgpu"),
         fake_nvml: bin.join("examples/libfake_nvml.so"),
+        fake_mps: bin.join("examples/fake_mps_control"),
         fake_cndev: bin.join("examples/libfake_cndev.so"),
         fake_hygon: FakeHygon {
             host: bin.join("examples/fake_hygon_host"),

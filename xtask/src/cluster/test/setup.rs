@@ -51,7 +51,7 @@ impl Setup {
         let (config, state) = (dir.join("vgpu.yaml"), dir.join("state"));
         let mut args = common(layout, &config);
         args.push(format!("--state-dir={}", state.display()));
-        args.extend_from_slice(flags);
+        let args = told(args, flags);
         Self { args, env: env.to_vec(), config, state }
     }
 }
@@ -66,6 +66,14 @@ fn common(layout: &Layout, config: &Path) -> Vec<String> {
     ]
 }
 
+/// Arguments with these in the place of those of the same name: a flag may be given once.
+fn told(mut args: Vec<String>, flags: &[String]) -> Vec<String> {
+    let name = |text: &str| text.split('=').next().unwrap_or_default().to_owned();
+    args.retain(|arg| !flags.iter().any(|flag| name(flag) == name(arg)));
+    args.extend_from_slice(flags);
+    args
+}
+
 impl World {
     /// Starts the agent as a process of the node itself.
     pub(crate) fn start_agent(&self) -> Result<()> {
@@ -74,13 +82,8 @@ impl World {
 
     /// The same with more flags; a later one counts.
     pub(crate) fn start_agent_with(&self, flags: &[&str]) -> Result<()> {
-        let mut args = self.agent_args();
-        // A flag may be given once.
-        args.retain(|arg| {
-            let name = |text: &str| text.split('=').next().unwrap_or_default().to_owned();
-            !flags.iter().any(|flag| name(flag) == name(arg))
-        });
-        args.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        let args = told(self.agent_args(), &flags);
         self.cluster.node.spawn_with("agent", self.agent(), args, &self.setup.env)
     }
 

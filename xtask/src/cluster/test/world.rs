@@ -34,6 +34,7 @@ pub(crate) struct Programs {
     /// The command line.
     pub(crate) vgpu: PathBuf,
     pub(crate) fake_nvml: PathBuf,
+    pub(crate) fake_mps: PathBuf,
     pub(crate) fake_cndev: PathBuf,
     pub(crate) fake_hygon: FakeHygon,
     /// Answers as a container runtime that ignores CDI names.
@@ -51,11 +52,23 @@ pub(crate) struct FakeHygon {
 }
 
 impl Programs {
-    pub(crate) fn all(&self) -> [&Path; 10] {
-        let Self { agent, hook, vgpu, fake_nvml, fake_cndev, fake_hygon, old_runtime, trivial } =
+    pub(crate) fn all(&self) -> [&Path; 11] {
+        let Self { agent, hook, vgpu, fake_nvml, fake_mps, fake_cndev, .. } = self;
+        let Self { fake_hygon: FakeHygon { host, hydmi, rocm_smi }, old_runtime, trivial, .. } =
             self;
-        let FakeHygon { host, hydmi, rocm_smi } = fake_hygon;
-        [agent, hook, vgpu, fake_nvml, fake_cndev, host, hydmi, rocm_smi, old_runtime, trivial]
+        [
+            agent,
+            hook,
+            vgpu,
+            fake_nvml,
+            fake_mps,
+            fake_cndev,
+            host,
+            hydmi,
+            rocm_smi,
+            old_runtime,
+            trivial,
+        ]
     }
 }
 

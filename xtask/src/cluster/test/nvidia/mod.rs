@@ -1,7 +1,11 @@
 //! The agent with its real backend for GPUs, on a stand-in for NVML with MIG: capabilities of one instance and no other, the
-//! driver's libraries by mounts and hooks, instances that outlive the agent.
+//! driver's libraries by mounts and hooks, instances that outlive the agent. And on one of driver 615: memory limits by
+//! cgroup, shares by MPS.
 
+mod limits;
 mod node;
+mod r615;
+mod shares;
 
 use std::collections::BTreeSet;
 
@@ -12,10 +16,13 @@ use crate::cluster::test::flag::Flagged;
 use crate::cluster::test::pod::{one, pod};
 
 use node::{Gpu, HALF, SEVENTH, prober};
+use r615::R615;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario { name: "gpu-instances", run: |world| Gpu::tried(world, instances) },
     Scenario { name: "gpu-restarts", run: |world| Gpu::tried(world, restarts) },
+    Scenario { name: "gpu-memory-limits", run: |world| R615::tried(world, limits::limits) },
+    Scenario { name: "gpu-mps", run: |world| R615::tried(world, shares::shares) },
 ];
 
 /// A card in seven, another in halves: each container has the rights of one instance; who comes after waits.

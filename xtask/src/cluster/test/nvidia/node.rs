@@ -21,7 +21,7 @@ pub(crate) const HALF: &str = "vgpu.dev/half";
 
 const DRIVER: &str = "570.124.06";
 /// Where the driver's libraries lie below its root, and in containers.
-const LIBRARIES: &str = "/usr/lib64";
+pub(super) const LIBRARIES: &str = "/usr/lib64";
 
 /// The agent with the backend `nvidia`, and its machine.
 #[derive(Debug)]
@@ -152,12 +152,17 @@ fn prepare(root: &Path, driver: &Path, library: &Path) -> Result<()> {
     std::fs::create_dir_all(root.join("proc"))?;
     symlink("/dev", root.join("dev"))?;
     symlink("/proc/sys", root.join("proc/sys"))?;
+    install(root, driver, library, DRIVER)
+}
+
+/// Puts a driver's libraries where that driver's root is.
+pub(super) fn install(root: &Path, driver: &Path, library: &Path, version: &str) -> Result<()> {
     // It is mounted from where it is, and read below the root, out of which no link is followed.
     for driver in [driver.to_owned(), root.join(driver.strip_prefix("/")?)] {
         let folder = driver.join(LIBRARIES.trim_start_matches('/'));
         std::fs::create_dir_all(&folder)?;
         for stem in ["libcuda", "libnvidia-ml"] {
-            let name = format!("{stem}.so.{DRIVER}");
+            let name = format!("{stem}.so.{version}");
             std::fs::copy(library, folder.join(&name))?;
             symlink(name, folder.join(format!("{stem}.so.1")))?;
         }
