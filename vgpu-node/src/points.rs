@@ -57,6 +57,7 @@ pub const NAMES: &[&str] = &[
     "ledger.truncate",
     "pool.make",
     "pool.unmake",
+    "prepare.listed",
     "publish.claim-dir",
     "publish.claim-file",
     "publish.rename",

@@ -247,6 +247,7 @@ impl Node {
             made.filter_map(|g| g.part().cloned()).collect()
         };
         let parts = self.list_parts(id)?;
+        self.options.points.hit("prepare.listed");
         let mut held: Vec<Held> = grants.iter().map(|g| g.held.clone()).collect();
         {
             let state = self.state();

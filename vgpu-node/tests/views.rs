@@ -4,17 +4,19 @@
 mod world;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use vgpu_backend_mock::{Action, At, Op, Preset, Rule};
+use vgpu_backend_mock::{Action, At, Faults, Op, Preset, Rule, RuleId};
 use vgpu_core::ErrorKind;
 use vgpu_core::id::{ClaimId, SlotId};
 use vgpu_node::absence::AbsenceOptions;
 use vgpu_node::claim::Holder;
+use vgpu_node::points::FaultPoints;
 use vgpu_node::{KubeletView, Node, Prepare};
-use world::{World, allocate, healthy, resource, start, start_of};
+use world::{World, allocate, free, healthy, resource, start, start_of};
 
 const OFFERS: &str = r#"[
     {"resource": "vgpu.dev/gpu", "kind": "whole", "select": {"vendors": ["nvidia"]}},
@@ -37,6 +39,15 @@ fn nothing(asked: Instant) -> KubeletView {
 
 fn claims(node: &Node) -> Vec<ClaimId> {
     node.claims().into_iter().map(|claim| claim.claim).collect()
+}
+
+/// Waits until somebody is in the call that hangs.
+fn asked(faults: &Faults, hang: RuleId) {
+    let until = Instant::now() + Duration::from_secs(20);
+    while !faults.has_hit(hang).expect("a machine") {
+        assert!(Instant::now() < until, "nobody asked the driver");
+        thread::yield_now();
+    }
 }
 
 #[test]
@@ -109,11 +120,7 @@ fn a_claim_that_is_started_on_while_it_is_given_up_is_kept() {
         thread::spawn(move || node.observe_kubelet(Some(&nothing(Instant::now()))))
     };
     // It is judged, and its driver is asked who holds the part.
-    let until = Instant::now() + Duration::from_secs(20);
-    while !faults.has_hit(hang).expect("a machine") {
-        assert!(Instant::now() < until, "nobody asked the driver");
-        thread::yield_now();
-    }
+    asked(&faults, hang);
     // A container starts on it. It is one that may have no second resource, so that no driver is needed.
     let beside = BTreeSet::from([resource("vgpu.dev/gpu")]);
     let refused = node.prepare(&Prepare { beside, ..start(MEM, &ids) }).expect_err("two resources");
@@ -191,11 +198,7 @@ fn a_part_that_is_taken_down_is_at_no_time_another_tools() {
         let node = Arc::clone(&node);
         thread::spawn(move || node.observe_kubelet(Some(&nothing(Instant::now()))))
     };
-    let until = Instant::now() + Duration::from_secs(20);
-    while !faults.has_hit(hang).expect("a machine") {
-        assert!(Instant::now() < until, "nobody asked the driver");
-        thread::yield_now();
-    }
+    asked(&faults, hang);
     // An allocation elsewhere makes the list anew.
     let listing = node.listing();
     let elsewhere = listing[&resource(MEM)].iter().find(|s| s.id.device != *card);
@@ -206,4 +209,49 @@ fn a_part_that_is_taken_down_is_at_no_time_another_tools() {
     faults.take_back(hang).expect("goes on");
     giving_up.join().expect("no panic");
     assert_eq!(node.claims().len(), 1);
+}
+
+/// The driver's list of what is on a card is older than the end of a release there.
+#[test]
+fn a_part_that_goes_while_another_container_starts_is_no_strangers() {
+    let (listed, is_listed) = mpsc::channel();
+    let (go_on, goes_on) = mpsc::channel::<()>();
+    let (listed, goes_on) = (Mutex::new(listed), Mutex::new(goes_on));
+    let armed = Arc::new(AtomicBool::new(false));
+    let mut world = world();
+    world.points = FaultPoints::new({
+        let armed = Arc::clone(&armed);
+        move |name| {
+            if name == "prepare.listed" && armed.swap(false, Ordering::SeqCst) {
+                listed.lock().expect("no panic").send(()).expect("the test waits");
+                let until = Duration::from_secs(20);
+                goes_on.lock().expect("no panic").recv_timeout(until).expect("the test goes on");
+            }
+        }
+    });
+    let node = world.node();
+    let (old, ids) = allocate(&node, MEM, 4).expect("allocates");
+    node.prepare(&start(MEM, &ids)).expect("prepares");
+    let card = &ids[0].device;
+    // Another pod's container starts on the same card, and the part of the first is on its list.
+    let near: Vec<SlotId> = free(&node, MEM, usize::MAX);
+    let near: Vec<SlotId> = near.into_iter().filter(|id| id.device == *card).take(2).collect();
+    let new = node.allocate(&resource(MEM), &near).expect("allocates");
+    armed.store(true, Ordering::SeqCst);
+    let starting = {
+        let (node, near) = (Arc::clone(&node), near.clone());
+        thread::spawn(move || node.prepare(&start(MEM, &near)))
+    };
+    is_listed.recv_timeout(Duration::from_secs(20)).expect("it is about to be decided");
+    // Meanwhile the first pod is given up, to the end.
+    let view = KubeletView {
+        listed: near.iter().map(|id| (resource(MEM), id.clone())).collect(),
+        ..nothing(Instant::now())
+    };
+    node.observe_kubelet(Some(&view));
+    assert_eq!(claims(&node), std::slice::from_ref(&new.claim), "{} is gone", old.claim);
+    assert_eq!(world.machine.truth(card).expect("listed"), []);
+    go_on.send(()).expect("it waits");
+    let started = starting.join().expect("no panic");
+    assert_eq!(started.expect("nobody else is on the card"), new.claim);
 }
