@@ -9,6 +9,7 @@ mod bindings;
 mod cluster;
 mod deps;
 mod graph;
+mod hook;
 mod protos;
 mod unsafe_code;
 
@@ -23,6 +24,7 @@ Chores:
   churn <...>         pods come and go on that node for half an hour; exit 1 if the agent grows; see `churn help`
   cluster <...>       a real one-node Kubernetes and our agent on it: build, up, down, test; see `cluster help`
   deps                check the dependency rule: who may depend on whom, and where unsafe code may be
+  hook [--debug]      build vgpu-hook static, so that it runs on any Linux, try it, and say where it lies
   protos [--check]    write the Rust code of the kubelet's protocols from our .proto files, or only compare
   help                this text
 ";
@@ -47,6 +49,7 @@ fn dispatch(args: &[String]) -> Result<()> {
         "churn" => cluster::churn(&workspace_root(), rest),
         "cluster" => cluster::run(&workspace_root(), rest),
         "deps" => deps::run(&workspace_root(), rest),
+        "hook" => hook::run(&workspace_root(), rest),
         "protos" => protos::run(rest),
         "help" | "--help" | "-h" => {
             say(HELP.trim_end());
