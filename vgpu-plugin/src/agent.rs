@@ -24,6 +24,7 @@ use crate::args::RunArgs;
 use crate::backends::Choice;
 use crate::children::{self, BackendConfig};
 use crate::config::{NodeConfig, Poll};
+use crate::hook::{self, Hook};
 use crate::http::{self, Pages};
 use crate::kubelet::KubeletEyes;
 use crate::lists::Lists;
@@ -55,7 +56,7 @@ pub struct AgentOptions {
     /// Ledger, claim files, sockets.
     pub state_dir: PathBuf,
     /// The hook program on the host.
-    pub hook: Option<PathBuf>,
+    pub hook: Option<Hook>,
     /// The host's root as seen from here.
     pub host_root: PathBuf,
     /// Where metrics are served.
@@ -157,7 +158,7 @@ impl Agent {
         let mut host_options = HostOptions::new(&options.kubelet, SOCKET_PREFIX);
         host_options.limits.pre_start = PRE_START;
         let host = Arc::new(PluginHost::new(host_options)?);
-        sockets::serve(&mut tasks, &sockets, &node, &host, &metrics)?;
+        sockets::serve(&mut tasks, &sockets, &node, &host, &metrics, options.hook)?;
         let lists = Lists::follow(&node);
         let serving = Serving {
             node: node.clone(),
@@ -262,7 +263,7 @@ pub fn run(choices: Vec<Choice>, args: RunArgs) -> anyhow::Result<()> {
     let config = NodeConfig::read(&args.config)?;
     let (choices, children) = children::place(choices, &config, &args.backends)?;
     let options = AgentOptions {
-        hook: hook(args.hook_dir.as_deref())?,
+        hook: hook::find(args.hook_dir.as_deref(), &args.backends.look.host_root)?,
         host_root: args.backends.look.host_root.clone(),
         metrics_address: args.metrics_address,
         absence: args.absence(),
@@ -341,13 +342,6 @@ fn start_anew() -> anyhow::Error {
     anyhow::Error::new(error).context(format!("cannot start {} anew", program.display()))
 }
 
-fn hook(dir: Option<&Path>) -> anyhow::Result<Option<PathBuf>> {
-    let Some(dir) = dir else { return Ok(None) };
-    let hook = dir.join("vgpu-hook");
-    anyhow::ensure!(hook.is_file(), "there is no {}; install vgpu-hook there", hook.display());
-    Ok(Some(hook))
-}
-
 fn node_options(options: &AgentOptions) -> anyhow::Result<NodeOptions> {
     let points = options.points.clone();
     let lanes = LaneOptions { points: points.clone(), ..options.lanes.clone() };
@@ -357,7 +351,7 @@ fn node_options(options: &AgentOptions) -> anyhow::Result<NodeOptions> {
             cdi_dir: options.cdi_dir.clone(),
             claims_dir: options.state_dir.join("claims"),
             kind: Kind::new(CDI_KIND)?,
-            hook: options.hook.clone(),
+            hook: options.hook.as_ref().map(|hook| hook.path.clone()),
             socket: SocketPaths::under(&options.state_dir).hook,
             points: points.clone(),
         },

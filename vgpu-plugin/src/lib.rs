@@ -7,6 +7,7 @@
 //! | [`children`] | backends in processes of their own |
 //! | [`agent`] | the agent: node, kubelet, signals, until its end |
 //! | `resource`, `kubelet` | one resource as the kubelet sees it, and what the kubelet knows |
+//! | [`hook`] | where the hook program is, and whether it runs |
 //! | [`sockets`], `notice` | for the hook program and for `vgpu claims` |
 //! | `runtime` | whether the container runtime resolves CDI names |
 //! | `metrics`, `http` | what Prometheus reads |
@@ -17,6 +18,7 @@ pub mod backends;
 pub mod children;
 pub mod config;
 mod dry_run;
+pub mod hook;
 mod http;
 mod kubelet;
 mod lists;

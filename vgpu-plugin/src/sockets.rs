@@ -18,6 +18,7 @@ use vgpu_core::{Confinement, Container, Partition, PartitionId, Size};
 use vgpu_kubelet_plugin::{PluginHost, Registration};
 use vgpu_node::{ClaimStatus, Node};
 
+use crate::hook::Hook;
 use crate::metrics::Metrics;
 use crate::notice::{self, Notice};
 
@@ -59,6 +60,9 @@ pub struct ClaimsReply {
     /// How each resource stands with the kubelet: `registered`, `waiting: …` or `stopped`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<BTreeMap<String, String>>,
+    /// The hook program that its specs name, as it was at its start; absent where it has none, or does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hook: Option<Hook>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -116,13 +120,16 @@ pub(crate) fn serve(
     node: &Arc<Node>,
     host: &Arc<PluginHost>,
     metrics: &Arc<Metrics>,
+    program: Option<Hook>,
 ) -> anyhow::Result<()> {
     let hooks = bind(&paths.hook, 0o600)?;
     let claims = bind(&paths.claims, 0o666)?;
     let (node, metrics) = (node.clone(), metrics.clone());
     let (reader, host) = (node.clone(), host.clone());
     tasks.spawn(accept(hooks, move |stream| hook(stream, node.clone(), metrics.clone())));
-    tasks.spawn(accept(claims, move |stream| tell(stream, reader.clone(), host.clone())));
+    tasks.spawn(accept(claims, move |stream| {
+        tell(stream, reader.clone(), host.clone(), program.clone())
+    }));
     Ok(())
 }
 
@@ -277,13 +284,19 @@ async fn confine(node: Arc<Node>, ask: HookRequest) -> Result<(), String> {
     }
 }
 
-async fn tell(stream: UnixStream, node: Arc<Node>, host: Arc<PluginHost>) -> anyhow::Result<()> {
+async fn tell(
+    stream: UnixStream,
+    node: Arc<Node>,
+    host: Arc<PluginHost>,
+    hook: Option<Hook>,
+) -> anyhow::Result<()> {
     let resources = host.registrations().into_iter();
     let reply = ClaimsReply {
         claims: node.claims(),
         trouble: node.trouble().map(|e| e.to_string()),
         version: Some(env!("CARGO_PKG_VERSION").into()),
         resources: Some(resources.map(|(name, how)| (name.to_string(), told(&how))).collect()),
+        hook,
     };
     send(&mut BufReader::new(stream), &serde_json::to_string(&reply)?).await
 }

@@ -5,7 +5,7 @@ mod stage;
 use std::io::Write as _;
 use std::process::Command;
 
-use stage::program::{Program, allocatable, claims, configure, stage, up};
+use stage::program::{Program, allocatable, claims, configure, stage, stand_in, up};
 use stage::raw::socket_of;
 use stage::{DCU, MEM, cdi_name, config_text, eventually, facts, folder, mixed};
 use tokio::io::AsyncWriteExt as _;
@@ -197,6 +197,29 @@ async fn a_replaced_driver_has_it_start_itself_anew() {
     stage.run("next", DCU, 1).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hook_program_of_another_version_is_told_and_served_with() {
+    let (stage, machine) = stage();
+    configure(&stage, &mixed(&stage.machine));
+    const WORD: &str = "the hook program is of another version";
+    let mut program = Program::start(&stage, &machine);
+    up(&stage, &program).await;
+    assert!(!program.log().contains(WORD), "{}", program.log());
+    program.child.kill().expect("it runs");
+    program.ended().await;
+    stand_in(stage.dir.path(), "0.0.1");
+    allocatable(&stage, DCU, 0, &program).await;
+    program = Program::start(&stage, &machine);
+    up(&stage, &program).await;
+    let log = program.log();
+    let told = log.lines().find(|line| line.contains(WORD)).unwrap_or_else(|| panic!("{log}"));
+    assert!(told.contains("WARN") && told.contains("0.0.1"), "{told}");
+    let hook = claims(&stage).await.expect("it answers").hook.expect("it has one");
+    assert_eq!(hook.path, stage.dir.path().join("vgpu-hook"));
+    assert_eq!(hook.version.as_deref(), Some("0.0.1"));
+    stage.run("served", DCU, 1).await;
+}
+
 #[test]
 fn a_configuration_is_checked_from_the_command_line() {
     let dir = folder();
@@ -241,6 +264,10 @@ fn what_cannot_be_started_is_told_in_one_line() {
     let config = dir.path().join("node.yaml");
     std::fs::write(&config, config_text("- {resource: vgpu.dev/gpu, kind: whole}"))
         .expect("written");
+    let hooks = dir.path().join("hooks");
+    std::fs::create_dir(&hooks).expect("a folder");
+    std::fs::write(hooks.join("vgpu-hook"), "").expect("written");
+    let hooks = hooks.to_str().expect("UTF-8");
     let run = |args: &[&str]| {
         let output = Command::new(env!("CARGO_BIN_EXE_vgpu-plugin"))
             .arg("run")
@@ -262,6 +289,7 @@ fn what_cannot_be_started_is_told_in_one_line() {
         (&["--backend", "mock", "--machine", "none"][..], "name a preset"),
         (&["--backend", "mock", "--backend", "mock"], "given twice"),
         (&["--backend", "mock", "--hook-dir", "/nowhere"], "install vgpu-hook there"),
+        (&["--backend", "mock", "--hook-dir", hooks], "does not run, and no container"),
         (&["--backend", "mock", "--metrics-address", "192.0.2.1:1"], "--metrics-address"),
     ] {
         let (code, said) = run(args);

@@ -38,11 +38,11 @@ fn build(root: &Path, release: bool) -> Result<PathBuf> {
             .args(release.then_some("--release"))
             .args(["--", "-C", "target-feature=+crt-static"]),
     )?;
-    let messages = output.lines().filter_map(|line| serde_json::from_str(line).ok());
-    let program = messages.filter_map(|message: serde_json::Value| {
+    let messages = output.lines().rev().filter_map(|line| serde_json::from_str(line).ok());
+    let mut programs = messages.filter_map(|message: serde_json::Value| {
         Some(PathBuf::from(message.get("executable")?.as_str()?))
     });
-    program.last().context("cargo named no program")
+    programs.next().context("cargo named no program")
 }
 
 /// The machine that rustc builds for where it is told nothing.

@@ -10,6 +10,7 @@ use vgpu_kubelet_plugin::fake::{FakeKubelet, FakeOptions};
 use vgpu_node::health::HealthOptions;
 use vgpu_plugin::backends::Choice;
 use vgpu_plugin::config::NodeConfig;
+use vgpu_plugin::hook::Hook;
 use vgpu_plugin::{Agent, AgentOptions};
 
 /// Everything that plays.
@@ -34,7 +35,7 @@ impl Stage {
                 recover_after: Duration::from_secs(1),
                 ..HealthOptions::default()
             },
-            hook: Some(dir.path().join("vgpu-hook")),
+            hook: Some(Hook::at(dir.path().join("vgpu-hook"))),
             ..AgentOptions::new(
                 config(&machine)?,
                 kubelet.paths().clone(),

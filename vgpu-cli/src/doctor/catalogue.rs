@@ -73,6 +73,7 @@ pub(crate) enum Check {
     NoKubeletFolder,
     NoKubelet,
     NoPodResources,
+    HookVersion,
 
     NoAgent,
     AgentSilent,
@@ -165,6 +166,7 @@ impl Check {
             Self::NoKubeletFolder => ("DOC-HOST-20", Error, Host),
             Self::NoKubelet => ("DOC-HOST-21", Warning, Host),
             Self::NoPodResources => ("DOC-HOST-22", Error, Host),
+            Self::HookVersion => ("DOC-HOST-23", Warning, Host),
 
             Self::NoAgent => ("DOC-AGENT-1", Note, Agent),
             Self::AgentSilent => ("DOC-AGENT-2", Warning, Agent),

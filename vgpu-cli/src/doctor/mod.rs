@@ -25,7 +25,7 @@ mod text;
 mod tree;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use vgpu_kubelet_plugin::KubeletPaths;
@@ -64,7 +64,7 @@ pub(crate) struct Args {
     /// The agent's state directory, on the host.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/vgpu")]
     state_dir: PathBuf,
-    /// Where `vgpu-hook` lies on the host; without, only programs that specs name are looked at.
+    /// Where `vgpu-hook` lies on the host; without, what the agent says and specs name is looked at.
     #[arg(long, value_name = "DIR")]
     hook_dir: Option<PathBuf>,
     /// The container runtime's CRI socket, on the host [default: containerd's or CRI-O's usual one].
@@ -91,6 +91,7 @@ impl Args {
         let backends = if self.backends.is_empty() { &Name::REAL[..] } else { &self.backends };
         Places {
             tree: Tree::new(&look.host_root),
+            on_host: look.host_root == Path::new("/"),
             kubelet,
             kubelet_dir: self.kubelet_dir.clone(),
             cdi_dir: self.cdi_dir.clone(),
@@ -130,7 +131,8 @@ fn examine(
     let reader = |topic| Reader::new(&places.tree, topic);
     let mut about_agent = reader(Topic::Agent);
     // Claims come and go meanwhile: what is of one that was known before or after is of a claim.
-    let before = record::known(&mut about_agent, places, &record::ask(places));
+    let first = record::ask(places);
+    let before = record::known(&mut about_agent, places, &first);
     about_agent.troubles.clear();
 
     let mut about_plugins = reader(Topic::Plugins);
@@ -147,7 +149,7 @@ fn examine(
     let mut about_host = reader(Topic::Host);
     let ours = specs.iter().filter(|spec| spec.is_ours());
     let hooks = ours.flat_map(|spec| spec.hooks.iter().cloned()).collect();
-    let host = host::read(&mut about_host, places, &hooks);
+    let host = host::read(&mut about_host, places, &hooks, &first);
 
     let asked = record::ask(places);
     let known = before.and(record::known(&mut about_agent, places, &asked));

@@ -12,6 +12,8 @@ use crate::doctor::tree::Tree;
 #[derive(Debug, Clone)]
 pub(crate) struct Places {
     pub(crate) tree: Tree,
+    /// Whether the host's root is this process's own: what runs here runs there.
+    pub(crate) on_host: bool,
     pub(crate) kubelet: KubeletPaths,
     pub(crate) kubelet_dir: PathBuf,
     pub(crate) cdi_dir: PathBuf,

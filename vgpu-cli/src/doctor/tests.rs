@@ -38,6 +38,7 @@ impl Prepared {
         let root = tempfile::tempdir().expect("a folder");
         let places = Places {
             tree: Tree::new(root.path()),
+            on_host: false,
             kubelet: KubeletPaths::under("/k"),
             kubelet_dir: "/k".into(),
             cdi_dir: "/var/run/cdi".into(),

@@ -152,7 +152,7 @@ impl Node {
     pub(crate) fn with_hook(self) -> Option<Self> {
         let hook = built("vgpu-hook")?;
         let place = self.at("vgpu-hook");
-        std::fs::remove_file(&place).expect("there was an empty one");
+        std::fs::remove_file(&place).expect("there was a stand-in");
         symlink(hook, place).expect("linked");
         Some(self)
     }

@@ -25,6 +25,7 @@ use vgpu_node::health::HealthOptions;
 use vgpu_node::publish::{CLAIM_FILE, ClaimFacts};
 use vgpu_plugin::backends::Choice;
 use vgpu_plugin::config::NodeConfig;
+use vgpu_plugin::hook::Hook;
 use vgpu_plugin::{Agent, AgentOptions};
 
 /// Only a guard: what is waited for is a matter of milliseconds.
@@ -69,7 +70,7 @@ impl Stage {
     pub fn options(&self, offers: &str) -> AgentOptions {
         let dir = self.dir.path();
         AgentOptions {
-            hook: Some(dir.join("vgpu-hook")),
+            hook: Some(Hook::at(dir.join("vgpu-hook"))),
             host_root: dir.join("root"),
             health: HealthOptions { recover_after: Duration::ZERO, ..HealthOptions::default() },
             ledger_wait: GUARD,

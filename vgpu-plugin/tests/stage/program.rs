@@ -1,5 +1,6 @@
 //! The program itself, on a machine in a file.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -102,7 +103,16 @@ impl Drop for Program {
 /// Writes a configuration with these offers, and whatever stands after them.
 pub fn configure(stage: &Stage, offers: &str) {
     std::fs::write(stage.dir.path().join("node.yaml"), config_text(offers)).expect("written");
-    std::fs::write(stage.dir.path().join("vgpu-hook"), "").expect("written");
+    stand_in(stage.dir.path(), env!("CARGO_PKG_VERSION"));
+}
+
+/// Writes a hook program that can do nothing but say its version.
+pub fn stand_in(dir: &Path, version: &str) {
+    let file = dir.join("vgpu-hook");
+    // A link to the real one is not written through.
+    let _ = std::fs::remove_file(&file);
+    std::fs::write(&file, format!("#!/bin/sh\necho vgpu-hook {version}\n")).expect("written");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).expect("set");
 }
 
 /// Waits until so many ids are there to be had.

@@ -1,9 +1,9 @@
-//! Whether a program is linked statically, by its ELF headers.
+//! Whether a program needs another one to run, by its first bytes.
 
 /// How a program is linked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Linking {
-    /// With this loader.
+    /// With this loader; of a script, its interpreter.
     Dynamic(String),
     /// It is no program, for this reason.
     No(&'static str),
@@ -20,6 +20,9 @@ const MACHINE: u64 = if cfg!(target_arch = "aarch64") { 183 } else { 62 };
 
 /// Reads a program's headers from its first bytes.
 pub(crate) fn linking(bytes: &[u8]) -> Linking {
+    if let Some(interpreter) = interpreter(bytes) {
+        return Linking::Dynamic(interpreter);
+    }
     if !bytes.starts_with(MAGIC) {
         return Linking::No("it is no ELF file");
     }
@@ -28,6 +31,13 @@ pub(crate) fn linking(bytes: &[u8]) -> Linking {
         return Linking::No("it is for another processor");
     }
     headers(bytes).unwrap_or(Linking::No("its headers are cut off"))
+}
+
+/// What a script begins with, `#!/bin/sh -e`.
+fn interpreter(bytes: &[u8]) -> Option<String> {
+    let line = bytes.strip_prefix(b"#!")?.split(|b| *b == b'\n').next()?;
+    let text = String::from_utf8_lossy(line);
+    text.split_whitespace().next().map(str::to_owned)
 }
 
 fn headers(bytes: &[u8]) -> Option<Linking> {
@@ -75,7 +85,9 @@ mod tests {
         let mut other = program(1);
         other[18] = 243;
         assert!(matches!(linking(&other), Linking::No(_)));
-        assert!(matches!(linking(b"#!/bin/sh"), Linking::No(_)));
+        assert!(matches!(linking(b"MZ"), Linking::No(_)));
+        assert!(matches!(linking(b"#! \n/bin/sh"), Linking::No(_)), "it names no interpreter");
+        assert_eq!(linking(b"#! /bin/sh -e\nexit\n"), Linking::Dynamic("/bin/sh".into()));
         let whole = program(3);
         for cut in 0..whole.len() {
             assert!(matches!(linking(&whole[..cut]), Linking::No(_)), "{cut}");

@@ -2,9 +2,9 @@
 
 mod cgroups;
 mod drivers;
-mod elf;
+pub(crate) mod elf;
 pub(crate) mod folders;
-mod hook;
+pub(crate) mod hook;
 mod kubelet;
 mod nodes;
 pub(crate) mod process_view;
@@ -16,6 +16,7 @@ use crate::doctor::catalogue::Check;
 use crate::doctor::finding::{Finding, Topic};
 use crate::doctor::places::Places;
 use crate::doctor::reader::Reader;
+use crate::doctor::record::Agent;
 
 /// What the host's files tell.
 #[derive(Debug, Clone)]
@@ -30,13 +31,18 @@ pub(crate) struct Facts {
 }
 
 /// Reads them; `hooks` are the programs that specs of ours name.
-pub(crate) fn read(reader: &mut Reader<'_>, places: &Places, hooks: &BTreeSet<PathBuf>) -> Facts {
+pub(crate) fn read(
+    reader: &mut Reader<'_>,
+    places: &Places,
+    hooks: &BTreeSet<PathBuf>,
+    agent: &Agent,
+) -> Facts {
     Facts {
         cgroups: cgroups::read(reader),
         drivers: drivers::read(reader, places),
         nodes: nodes::read(reader),
         view: process_view::read(reader),
-        hooks: hook::read(reader, places, hooks),
+        hooks: hook::read(reader, places, hooks, agent),
         folders: folders::read(reader, places),
         kubelet: kubelet::read(places),
     }

@@ -9,6 +9,7 @@ use vgpu_node::ClaimStatus;
 use vgpu_node::claim::{ClaimRecord, Stage};
 use vgpu_node::ledger::{Ledger, LedgerOptions};
 use vgpu_node::pool::Record;
+use vgpu_plugin::hook::Hook;
 use vgpu_plugin::sockets::ClaimsReply;
 
 use crate::doctor::tests::{CLEAN, Prepared, told};
@@ -66,6 +67,7 @@ fn reply(claims: Vec<ClaimStatus>) -> ClaimsReply {
         trouble: None,
         version: Some(env!("CARGO_PKG_VERSION").into()),
         resources: Some(BTreeMap::from([("vgpu.dev/slice".into(), "registered".into())])),
+        hook: None,
     }
 }
 
@@ -180,6 +182,29 @@ fn an_agent_tells_its_troubles() {
     );
     assert_eq!(with(&|r| r.claims = vec![status("vgpu-1", "releasing", None)]), Vec::<&str>::new());
     assert_eq!(answered(&host, "{\"claims\": 7}"), ["DOC-AGENT-3"]);
+}
+
+#[test]
+fn an_agent_tells_where_its_hook_is_and_what_it_saw_of_it() {
+    let mut host = Prepared::clean();
+    let found = |host: &Prepared, hook: Option<Hook>| {
+        answered(host, &json(&ClaimsReply { hook, ..reply(Vec::new()) }))
+    };
+    let seen =
+        |path: &str, version: &str| Some(Hook { path: path.into(), version: Some(version.into()) });
+    let own = env!("CARGO_PKG_VERSION");
+    assert_eq!(found(&host, seen("/opt/vgpu/vgpu-hook", own)), Vec::<&str>::new());
+    assert_eq!(found(&host, seen("/opt/vgpu/vgpu-hook", "0.0.1")), ["DOC-HOST-23"]);
+    assert_eq!(found(&host, seen("/other", "0.0.1")), Vec::<&str>::new(), "--hook-dir counts");
+    host.places.hook_dir = None;
+    assert_eq!(found(&host, None), ["DOC-HOST-16"]);
+    assert_eq!(found(&host, seen("/opt/vgpu/vgpu-hook", own)), Vec::<&str>::new());
+    assert_eq!(found(&host, Some(Hook::at("/gone"))), ["DOC-HOST-13"]);
+    // Itself, where it can: the agent's word is of its start.
+    host.places.on_host = true;
+    host.write("/opt/vgpu/vgpu-hook", "#!/bin/sh\necho vgpu-hook 0.0.1\n");
+    let ids = found(&host, seen("/opt/vgpu/vgpu-hook", own));
+    assert_eq!(ids, ["DOC-HOST-15", "DOC-HOST-23"]);
 }
 
 #[test]

@@ -1,8 +1,11 @@
 //! Judges of facts that no prepared folder can have.
 
+use vgpu_plugin::hook::Answer;
+
 use crate::doctor::finding::{Severity, Topic};
+use crate::doctor::host::elf::Linking;
 use crate::doctor::host::folders::{Facts, Folder, judge};
-use crate::doctor::host::process_view;
+use crate::doctor::host::{hook, process_view};
 use crate::doctor::reader::Reader;
 use crate::doctor::tests::Prepared;
 
@@ -41,4 +44,23 @@ fn whoever_is_not_root_is_told_so() {
     assert!(process_view::judge(&facts(true)).is_empty());
     let found = process_view::judge(&facts(false));
     assert_eq!((found[0].id, found[0].severity), ("DOC-HOST-12", Severity::Note));
+}
+
+#[test]
+fn what_running_a_hook_comes_to() {
+    let found = |ran| {
+        let there = Some((0o755, Linking::Static));
+        let program = hook::Program { path: "/h".into(), in_use: true, there, ran };
+        let facts = hook::Facts { programs: vec![program], wanted: "1.2.3".into(), by_agent: true };
+        hook::judge(&facts)
+    };
+    let ids = |ran| found(ran).iter().map(|finding| finding.id).collect::<Vec<_>>();
+    let version = |v: &str| Some(Answer::Version(v.into()));
+    assert!(ids(None).is_empty(), "it was not run");
+    assert!(ids(version("1.2.3")).is_empty());
+    assert_eq!(ids(version("2.3")), ["DOC-HOST-23"]);
+    assert!(found(version("2.3"))[0].what.contains("is 2.3, the agent's is 1.2.3"));
+    assert_eq!(ids(Some(Answer::Silent)), ["DOC-HOST-23"]);
+    assert_eq!(ids(Some(Answer::Broken("x".into()))), ["DOC-HOST-14"]);
+    assert_eq!(ids(Some(Answer::Other("x".into()))), ["DOC-HOST-14"]);
 }

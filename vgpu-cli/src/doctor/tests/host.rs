@@ -98,9 +98,9 @@ fn hook_programs() {
     let mut host = Prepared::clean();
     host.mode("/opt/vgpu/vgpu-hook", 0o644);
     assert_eq!(host.ids(), ["DOC-HOST-14", "DOC-AGENT-1"]);
-    host.write("/opt/vgpu/vgpu-hook", "#!/bin/sh\n");
+    host.write("/opt/vgpu/vgpu-hook", "MZ");
     host.mode("/opt/vgpu/vgpu-hook", 0o755);
-    assert_eq!(host.ids(), ["DOC-HOST-14", "DOC-AGENT-1"], "a script is no hook");
+    assert_eq!(host.ids(), ["DOC-HOST-14", "DOC-AGENT-1"], "another system's program");
     let own = fs::read(std::env::current_exe().expect("a test knows its own path")).expect("read");
     host.write("/opt/vgpu/vgpu-hook", &own[..64 << 10]);
     if cfg!(target_env = "gnu") {
@@ -110,6 +110,33 @@ fn hook_programs() {
     assert_eq!(host.ids(), ["DOC-HOST-13", "DOC-AGENT-1"]);
     host.places.hook_dir = None;
     assert_eq!(host.ids(), ["DOC-HOST-16", "DOC-AGENT-1"]);
+}
+
+/// What is found of a script in the hook's place. That it is one is a finding too.
+fn script(host: &Prepared, text: &str) -> Vec<&'static str> {
+    host.write("/opt/vgpu/vgpu-hook", format!("#!/bin/sh\n{text}\n"));
+    host.mode("/opt/vgpu/vgpu-hook", 0o755);
+    host.ids().into_iter().filter(|id| !["DOC-HOST-15", "DOC-AGENT-1"].contains(id)).collect()
+}
+
+#[test]
+fn hook_programs_are_run() {
+    let mut host = Prepared::clean();
+    let own = env!("CARGO_PKG_VERSION");
+    let broken = "echo GLIBC_2.99 not found >&2; exit 1";
+    assert!(script(&host, broken).is_empty(), "seen from a container it is not run");
+    assert!(host.ids().contains(&"DOC-HOST-15"), "it needs its shell: {:?}", host.ids());
+    host.places.on_host = true;
+    assert!(script(&host, &format!("[ $1 = version ] && echo vgpu-hook {own}")).is_empty());
+    assert_eq!(script(&host, broken), ["DOC-HOST-14"]);
+    let finding = host.finding("DOC-HOST-14");
+    assert!(finding.what.contains("GLIBC_2.99"), "{finding:?}");
+    assert_eq!(finding.place.as_deref(), Some("/opt/vgpu/vgpu-hook"));
+    assert_eq!(script(&host, "echo hello"), ["DOC-HOST-14"]);
+    assert!(host.finding("DOC-HOST-14").what.contains("hello"));
+    assert_eq!(script(&host, "echo vgpu-hook 0.0.1"), ["DOC-HOST-23"]);
+    let what = host.finding("DOC-HOST-23").what;
+    assert!(what.contains("is 0.0.1, this command's is"), "no agent says otherwise: {what}");
 }
 
 #[test]
