@@ -1,17 +1,20 @@
-//! What `vgpu-hook notice` costs a container: the whole process, as a runtime starts it.
+//! What `vgpu-hook notice` and `confine` cost a container: the whole process, as a runtime starts it. The agent is a stand-in
+//! that says yes at once.
 //!
 //! `hook_figures HOOK [CONFIG]`: the program, and a `config.json` that a runtime wrote. Without the latter, one of the size
 //! that containerd writes for a pod with a hundred variables.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-const ROUNDS: usize = 200;
+const ROUNDS: usize = 300;
 
 fn main() -> std::io::Result<()> {
     let mut args = std::env::args_os().skip(1).map(PathBuf::from);
@@ -25,7 +28,37 @@ fn main() -> std::io::Result<()> {
     let notice = ["notice", "vgpu-0", "--socket", "/nonexistent/hook.sock"];
     tell(&format!("notice, a configuration of {} bytes", config.len()), || {
         run(&hook, &notice, &state)
-    })
+    })?;
+    let proc = processes(bundle.path())?;
+    let socket = bundle.path().join("hook.sock");
+    agree(UnixListener::bind(&socket)?);
+    let [socket, proc] = [&socket, &proc].map(|path| path.to_str().expect("a temporary folder"));
+    let confine = ["confine", "vgpu-0", "--socket", socket, "--proc", proc];
+    tell("confine, an agent that says yes", || run(&hook, &confine, &state))
+}
+
+/// The container's first process, as `/proc` shows it on a host with cgroup v2.
+fn processes(folder: &Path) -> std::io::Result<PathBuf> {
+    let proc = folder.join("proc");
+    fs::create_dir_all(proc.join("1/ns"))?;
+    fs::create_dir(proc.join("self"))?;
+    fs::write(proc.join("1/cgroup"), "0::/kubepods.slice/c.scope\n")?;
+    symlink("pid:[4026532777]", proc.join("1/ns/pid"))?;
+    let mount = "31 24 0:26 / /sys/fs/cgroup rw shared:4 - cgroup2 cgroup2 rw\n";
+    fs::write(proc.join("self/mountinfo"), mount)?;
+    Ok(proc)
+}
+
+/// Answers every line; ends with the process.
+fn agree(listener: UnixListener) {
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("a connection");
+            let mut line = String::new();
+            BufReader::new(&stream).read_line(&mut line).expect("a line");
+            stream.write_all(b"{\"ok\":true}\n").expect("it waits for it");
+        }
+    });
 }
 
 #[expect(clippy::print_stdout, reason = "its answer")]
