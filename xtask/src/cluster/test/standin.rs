@@ -54,12 +54,14 @@ impl Vendor {
         Ok(vendor)
     }
 
-    /// Tells of its claims where the scenario failed; later it has ended.
-    pub(crate) fn explained(&self, outcome: Result<String>) -> Result<String> {
-        if outcome.is_err() {
-            self.world.explain_claims();
-        }
-        outcome
+    /// Plays a scenario when at least so much is offered, and tells of its claims where it failed; later it has ended.
+    pub(crate) fn tried(
+        &self,
+        offered: &[(&str, u64)],
+        scenario: impl FnOnce() -> Result<String>,
+    ) -> Result<String> {
+        let served = offered.iter().try_for_each(|(name, n)| self.world.wait_within(name, *n..));
+        served.and_then(|()| scenario()).inspect_err(|_| self.world.explain_claims())
     }
 }
 

@@ -30,10 +30,7 @@ impl Mlu {
     /// Plays a scenario on a machine of its own.
     pub(crate) fn tried(world: &World, scenario: fn(&Self) -> Result<String>) -> Result<String> {
         let mlu = Self::start(world)?;
-        let served = [(MEM, 40), (SLOT, 64), (WHOLE, 3)];
-        let served =
-            served.into_iter().try_for_each(|(resource, n)| mlu.world().wait_within(resource, n..));
-        mlu.vendor.explained(served.and_then(|()| scenario(&mlu)))
+        mlu.vendor.tried(&[(MEM, 40), (SLOT, 64), (WHOLE, 3)], || scenario(&mlu))
     }
 
     fn start(world: &World) -> Result<Self> {

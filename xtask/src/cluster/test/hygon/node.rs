@@ -33,10 +33,7 @@ impl Dcu {
     /// Plays a scenario on a machine of its own.
     pub(crate) fn tried(world: &World, scenario: fn(&Self) -> Result<String>) -> Result<String> {
         let dcu = Self::start(world)?;
-        let served = [(WHOLE, 2), (QUARTER, 8)];
-        let served =
-            served.into_iter().try_for_each(|(resource, n)| dcu.world().wait_within(resource, n..));
-        dcu.vendor.explained(served.and_then(|()| scenario(&dcu)))
+        dcu.vendor.tried(&[(WHOLE, 2), (QUARTER, 8)], || scenario(&dcu))
     }
 
     fn start(world: &World) -> Result<Self> {

@@ -41,10 +41,7 @@ impl Gpu {
     /// Plays a scenario on a machine of its own.
     pub(crate) fn tried(world: &World, scenario: fn(&Self) -> Result<String>) -> Result<String> {
         let gpu = Self::start(world)?;
-        let served = [(SEVENTH, 7), (HALF, 2)];
-        let served =
-            served.into_iter().try_for_each(|(resource, n)| gpu.world().wait_within(resource, n..));
-        gpu.vendor.explained(served.and_then(|()| scenario(&gpu)))
+        gpu.vendor.tried(&[(SEVENTH, 7), (HALF, 2)], || scenario(&gpu))
     }
 
     fn start(world: &World) -> Result<Self> {

@@ -44,8 +44,7 @@ impl R615 {
     /// Plays a scenario on a machine of its own.
     pub(crate) fn tried(world: &World, scenario: fn(&Self) -> Result<String>) -> Result<String> {
         let gpu = Self::start(world)?;
-        let served = [TURN, SHARE].into_iter().try_for_each(|r| gpu.world().wait_within(r, 4..));
-        gpu.vendor.explained(served.and_then(|()| scenario(&gpu)))
+        gpu.vendor.tried(&[(TURN, 4), (SHARE, 4)], || scenario(&gpu))
     }
 
     fn start(world: &World) -> Result<Self> {
