@@ -5,9 +5,10 @@
 //! in-process kubelet, `cargo xtask cluster test` the one on the real kubelet, containerd and runc. A file that holds on
 //! one and not on the other is a mistake of the in-process kubelet.
 //!
-//! The README beside the files tells their form.
+//! The README beside the files tells their form. [`cambricon`] is what both have of a node that is no file's.
 
 mod bench;
+pub mod cambricon;
 mod expected;
 mod file;
 mod play;

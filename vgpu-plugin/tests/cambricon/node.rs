@@ -4,45 +4,28 @@ use std::ops::{Deref, DerefMut};
 use std::os::unix::fs::MetadataExt as _;
 
 use serde_json::Value;
+use vgpu_scenarios::cambricon::{Machine, offers};
 
 use crate::stage::standin::{Standin, built};
 
-pub(crate) const MEM: &str = "vgpu.dev/mem";
-pub(crate) const WHOLE: &str = "vgpu.dev/mlu";
-pub(crate) const SLOT: &str = "vgpu.dev/slot";
-
-/// The card of that number of the preset `mlu370x8`.
-pub(crate) fn card(n: u32) -> String {
-    format!("MLU-3708{n:04x}-6d6c-7500-a000-00000000{n:04x}")
-}
+pub(crate) use vgpu_scenarios::cambricon::{MEM, SLOT, WHOLE, card};
 
 /// A node with the program on eight cards.
-pub(crate) struct Node(Standin);
+pub(crate) struct Node {
+    standin: Standin,
+    machine: Machine,
+}
 
 impl Node {
     /// Nothing where the stand-in is not built.
     pub(crate) fn new() -> Option<Self> {
         let library = built("examples/libfake_cndev.so")?;
-        let offers = format!(
-            "
-- {{resource: {MEM}, kind: unit, unit: 1Gi, largest: 16, schemes: [smlu], select: {{devices: [{}]}}}}
-- {{resource: {SLOT}, kind: slice, slots: 64, schemes: [smlu], select: {{devices: [{}]}}}}
-- {{resource: {WHOLE}, kind: whole, select: {{devices: [{}, {}, {}]}}}}
-",
-            card(0),
-            card(1),
-            card(2),
-            card(3),
-            card(4),
-        );
-        let standin = Standin::new(&[MEM, SLOT, WHOLE], &offers, move |dir, command| {
+        let standin = Standin::new(&[MEM, SLOT, WHOLE], &offers(), move |dir, command| {
             command.args(["--backend", "cambricon", "--cndev-library"]).arg(&library);
             command.env("FAKE_CNDEV", dir.join("cndev.yaml"));
         });
-        let dir = standin.stage.dir.path();
-        let scenario = format!("preset: mlu370x8\nstate: {}\n", dir.join("cndev.json").display());
-        std::fs::write(dir.join("cndev.yaml"), scenario).expect("written");
-        Some(Self(standin))
+        let machine = Machine::new(standin.stage.dir.path()).expect("described");
+        Some(Self { standin, machine })
     }
 
     /// Waits until all that is offered can be had, or as much of it as pods leave.
@@ -66,25 +49,15 @@ impl Node {
 
     /// Changes the machine under the library.
     pub(crate) fn change(&self, change: impl FnOnce(&mut Value)) {
-        let file = self.stage.dir.path().join("cndev.json");
-        let lock = std::fs::File::create(file.with_extension("lock")).expect("a lock");
-        lock.lock().expect("locked");
-        let text = std::fs::read(&file).expect("the library wrote it");
-        let mut state: Value = serde_json::from_slice(&text).expect("JSON");
-        change(&mut state);
-        let new = file.with_extension("renamed");
-        std::fs::write(&new, state.to_string()).expect("written");
-        std::fs::rename(new, file).expect("put in place");
+        self.machine.change(change).expect("changed");
     }
 
     pub(crate) fn state(&self) -> Value {
-        let mut now = Value::Null;
-        self.change(|state| now = state.clone());
-        now
+        self.machine.state().expect("read")
     }
 
     pub(crate) fn instances(&self, card: usize) -> Vec<Value> {
-        self.state()["cards"][card]["instances"].as_array().cloned().unwrap_or_default()
+        self.machine.instances(card).expect("read")
     }
 }
 
@@ -92,12 +65,12 @@ impl Deref for Node {
     type Target = Standin;
 
     fn deref(&self) -> &Standin {
-        &self.0
+        &self.standin
     }
 }
 
 impl DerefMut for Node {
     fn deref_mut(&mut self) -> &mut Standin {
-        &mut self.0
+        &mut self.standin
     }
 }

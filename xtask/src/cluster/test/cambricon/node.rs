@@ -1,29 +1,22 @@
 //! The node whose cards are those of `libfake_cndev.so`: its machine lies in a file, as a driver's state outlives agents.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
+use vgpu_scenarios::cambricon::{CARDS, Machine, card, offers};
 
 use crate::cluster::test::seen::Seen;
 use crate::cluster::test::standin::{StandIn, Vendor};
 use crate::cluster::test::world::World;
 
-/// Memory of card 0, by the GiB.
-pub(crate) const MEM: &str = "vgpu.dev/mem";
-/// Card 1 in as many equal parts as the driver has instances for.
-pub(crate) const SLOT: &str = "vgpu.dev/slot";
-/// Cards 2, 3 and 4, undivided.
-pub(crate) const WHOLE: &str = "vgpu.dev/mlu";
-
-const CARDS: usize = 8;
+pub(crate) use vgpu_scenarios::cambricon::{MEM, SLOT, WHOLE};
 
 /// The agent with the backend `cambricon`, and its machine.
 #[derive(Debug)]
 pub(crate) struct Mlu {
     vendor: Vendor,
-    dir: PathBuf,
+    machine: Machine,
 }
 
 impl Mlu {
@@ -35,20 +28,18 @@ impl Mlu {
 
     fn start(world: &World) -> Result<Self> {
         let dir = Vendor::folder(world, "cambricon")?;
-        let scenario = dir.join("cndev.yaml");
-        let text = format!("preset: mlu370x8\nstate: {}\n", dir.join("cndev.json").display());
-        std::fs::write(&scenario, text)?;
+        let machine = Machine::new(&dir)?;
         let library = &world.programs.fake_cndev;
         let what = StandIn {
             flags: vec![
                 "--backend=cambricon".to_owned(),
                 format!("--cndev-library={}", library.display()),
             ],
-            env: vec![("FAKE_CNDEV".to_owned(), scenario.display().to_string())],
+            env: vec![("FAKE_CNDEV".to_owned(), machine.scenario().display().to_string())],
             offers: offers(),
             nodes: nodes(),
         };
-        Ok(Self { vendor: Vendor::start(world, &dir, &what)?, dir })
+        Ok(Self { vendor: Vendor::start(world, &dir, &what)?, machine })
     }
 
     pub(crate) fn world(&self) -> &World {
@@ -85,13 +76,12 @@ impl Mlu {
 
     /// The instances of a card, as the driver has them.
     pub(crate) fn instances(&self, card: usize) -> Result<Vec<Value>> {
-        let state = self.state()?;
-        Ok(state["cards"][card]["instances"].as_array().cloned().unwrap_or_default())
+        self.machine.instances(card)
     }
 
     /// How many profiles a card has, used ones and others.
     pub(crate) fn profiles(&self, card: usize) -> Result<usize> {
-        Ok(self.state()?["cards"][card]["profiles"].as_array().map_or(0, Vec::len))
+        Ok(self.machine.state()?["cards"][card]["profiles"].as_array().map_or(0, Vec::len))
     }
 
     /// How many instances a card has, and of how many sizes they are.
@@ -104,7 +94,7 @@ impl Mlu {
     /// The bytes of a claim's instance, as the driver has it.
     pub(crate) fn memory(&self, card: usize, claim: &str) -> Result<u64> {
         let profile = self.instance(card, claim)?["profile"].clone();
-        let state = self.state()?;
+        let state = self.machine.state()?;
         let profiles = state["cards"][card]["profiles"].as_array();
         let its = profiles.and_then(|all| all.iter().find(|p| p["id"] == profile));
         its.and_then(|p| p["memory"].as_u64())
@@ -120,21 +110,7 @@ impl Mlu {
 
     /// Changes the machine under the library.
     pub(crate) fn change(&self, change: impl FnOnce(&mut Value)) -> Result<()> {
-        let file = self.dir.join("cndev.json");
-        let lock = std::fs::File::create(file.with_extension("lock"))?;
-        lock.lock().context("cannot lock the machine's state")?;
-        let text = std::fs::read(&file).context("the library wrote no state")?;
-        let mut state: Value = serde_json::from_slice(&text)?;
-        change(&mut state);
-        let new = file.with_extension("renamed");
-        std::fs::write(&new, state.to_string())?;
-        Ok(std::fs::rename(new, file)?)
-    }
-
-    fn state(&self) -> Result<Value> {
-        let mut now = Value::Null;
-        self.change(|state| now = state.clone())?;
-        Ok(now)
+        self.machine.change(change)
     }
 
     fn instance(&self, card: usize, claim: &str) -> Result<Value> {
@@ -144,30 +120,9 @@ impl Mlu {
     }
 }
 
-/// The card of that index of the preset.
-fn card(n: usize) -> String {
-    format!("MLU-3708{n:04x}-6d6c-7500-a000-00000000{n:04x}")
-}
-
 /// The number in the names of its nodes, which is another.
 fn number(card: usize) -> usize {
     card ^ 1
-}
-
-/// As the in-process kubelet's test has them, `vgpu-plugin/tests/cambricon`.
-fn offers() -> String {
-    format!(
-        "
-- {{resource: {MEM}, kind: unit, unit: 1Gi, largest: 16, schemes: [smlu], select: {{devices: [{}]}}}}
-- {{resource: {SLOT}, kind: slice, slots: 64, schemes: [smlu], select: {{devices: [{}]}}}}
-- {{resource: {WHOLE}, kind: whole, select: {{devices: [{}, {}, {}]}}}}
-",
-        card(0),
-        card(1),
-        card(2),
-        card(3),
-        card(4),
-    )
 }
 
 /// The driver's, of all cards.
