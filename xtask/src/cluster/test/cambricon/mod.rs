@@ -1,6 +1,7 @@
 //! The agent with its real backend for MLUs, on a stand-in for libcndev: instances that outlive it, exact nodes, limits,
 //! kills, and PID namespaces that are the kernel's. `vgpu-plugin/tests/cambricon` plays the same on the in-process kubelet.
 
+mod absence;
 mod limits;
 mod namespaces;
 mod node;
@@ -24,6 +25,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario { name: "mlu-kill-between", run: |world| Mlu::tried(world, kill_between) },
     Scenario { name: "mlu-64-instances", run: |world| Mlu::tried(world, limits::instances) },
     Scenario { name: "mlu-17-sizes", run: |world| Mlu::tried(world, limits::sizes) },
+    Scenario { name: "mlu-unmade", run: |world| Mlu::tried(world, absence::unmade) },
     Scenario { name: "mlu-host-pid", run: |world| Mlu::tried(world, namespaces::hosts) },
     Scenario { name: "mlu-shared-pid", run: |world| Mlu::tried(world, namespaces::shared) },
 ];
