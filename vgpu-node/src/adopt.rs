@@ -30,12 +30,15 @@ impl Node {
     /// Takes up claims that the kubelet has and the ledger has not. Their ids count as held, and
     /// parts that carry their tag are theirs again; the spec comes back with the next PreStart.
     ///
-    /// Parts without a tag cannot be told from another tool's without the ledger: they are left
+    /// So are parts made ahead that the files of this boot name, the first time that this is called (see `pool/regain.rs`).
+    /// Other parts without a tag cannot be told from another tool's without the ledger: they are left
     /// alone, and what they take is not given out.
     ///
     /// Returns how many were taken up.
     pub fn adopt(&self, allocated: &[Allocated]) -> usize {
         let (layout, snapshot) = (self.layout(), self.snapshot());
+        let left = std::mem::take(&mut *node::lock(&self.left));
+        let named: BTreeSet<&ClaimId> = allocated.iter().map(|one| &one.claim).collect();
         let mut adopted = 0;
         for one in allocated {
             let mut state = self.state();
@@ -48,6 +51,8 @@ impl Node {
                 Ok(record) => {
                     tracing::info!(claim = %one.claim, resource = %one.resource, "taken up from the kubelet's checkpoint");
                     state.claims.put(record, false);
+                    drop(state);
+                    self.regain(&one.claim, &left, &named);
                     adopted += 1;
                 }
                 Err(error) => {

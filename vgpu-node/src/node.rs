@@ -19,7 +19,7 @@ use crate::absence::{Absence, AbsenceOptions};
 use crate::claim::{self, Claim, ClaimRecord, Claims, GrantRecord, Stage, Wanted};
 use crate::fits;
 use crate::health::{HealthOptions, HealthPolicy};
-use crate::inventory::{Inventory, Presence, Registry, Snapshot};
+use crate::inventory::{self, Inventory, InventoryOptions, Presence, Registry, Snapshot};
 use crate::lanes::Lanes;
 use crate::ledger::{Ledger, LedgerOptions, Recovery};
 use crate::listing::{self, CardView, Drained, Listing};
@@ -27,7 +27,7 @@ use crate::offer::{Offer, OfferKind, ResourceName};
 use crate::points::FaultPoints;
 use crate::pool::{self, CardLayout, PoolRecord, Record};
 use crate::prefer::{self, Preference};
-use crate::publish::{SpecOptions, Specs};
+use crate::publish::{Left, Mark, SpecOptions, Specs};
 use crate::republish::Comparing;
 use crate::slots::{self, Layout, Resource};
 
@@ -41,7 +41,7 @@ pub struct NodeOptions {
     /// Where specs go, and what is in them.
     pub specs: SpecOptions,
     /// How inventory and lanes behave.
-    pub inventory: crate::inventory::InventoryOptions,
+    pub inventory: InventoryOptions,
     /// Health policy.
     pub health: HealthOptions,
     /// When silence of the kubelet is proof.
@@ -64,6 +64,8 @@ pub struct Node {
     changed: Mutex<Vec<Box<dyn Fn() + Send + Sync>>>,
     /// One lock a card, held from the look at what is there until what was made is known.
     making: Mutex<BTreeMap<DeviceId, Arc<Mutex<()>>>>,
+    /// What was published when the node was opened, until claims are taken up from the checkpoint.
+    pub(crate) left: Mutex<Left>,
     pub(crate) comparing: Comparing,
     started: Instant,
 }
@@ -115,6 +117,8 @@ impl Node {
             ..LedgerOptions::new(options.state_dir.clone())
         })?;
         let specs = Specs::new(options.specs.clone())?;
+        let mark = Mark::new(&options.state_dir, inventory::boot_id(&options.root)?);
+        let left = specs.left(&mark);
         let rebooted = crate::reconcile::note_reboot(&mut ledger, &options.root)?;
         let (records, pool) = pool::apart(ledger.records().values());
         let kept: Vec<ClaimId> = records
@@ -125,6 +129,7 @@ impl Node {
         for claim in specs.withdraw_others(&kept)? {
             tracing::warn!(%claim, "withdrew a spec that no prepared claim stands behind");
         }
+        mark.set()?;
         let node = Arc::new(Self {
             inventory: Inventory::new(registry, options.inventory.clone()),
             specs,
@@ -145,6 +150,7 @@ impl Node {
             listing: ArcSwap::default(),
             changed: Mutex::default(),
             making: Mutex::default(),
+            left: Mutex::new(left),
             comparing: Comparing::default(),
             started: Instant::now(),
             options,

@@ -7,6 +7,7 @@
 
 mod preview;
 mod record;
+mod regain;
 mod spec;
 mod standing;
 mod take;
@@ -254,7 +255,7 @@ impl Node {
         Err(Error::new(ErrorKind::Busy, why).with("device", &order.device))
     }
 
-    fn write_pool(&self, record: &PoolRecord) -> Result<()> {
+    pub(crate) fn write_pool(&self, record: &PoolRecord) -> Result<()> {
         let key = record.key().clone();
         let mut ledger = node::lock(&self.ledger);
         let written = Record::Pool(record.clone());

@@ -3,7 +3,7 @@
 use vgpu_core::id::{DeviceId, ProfileId};
 use vgpu_core::order::{Grant, Target};
 use vgpu_core::plan::{Held, Step, Want};
-use vgpu_core::{Error, ErrorKind, Partition, PartitionState, Result};
+use vgpu_core::{Device, Error, ErrorKind, Partition, PartitionState, Result};
 
 use crate::claim::{ClaimRecord, GrantRecord, Wanted};
 use crate::node::Node;
@@ -84,18 +84,24 @@ impl Node {
             let why = format!("{} is shared with another trust domain", wanted.device);
             return Err(Error::new(ErrorKind::Exhausted, why));
         }
-        let held = Held::of_part(&part, Some(record.domain.clone()));
-        let target = Target { claim: record.claim.clone(), grant: Grant::Part(part.id) };
-        Ok(GrantRecord {
-            step: Step::Share(target.clone()),
-            intent: None,
-            size: held.size,
-            held,
-            target: Some(target),
-            vendor: card.device.vendor.clone(),
-            model: card.device.model.clone(),
-            guarantees: info.guarantees.clone(),
-            needs: info.needs.clone(),
-        })
+        grant(record, &card.device, &part)
     }
+}
+
+/// A part made ahead, as a claim has it.
+pub(super) fn grant(record: &ClaimRecord, card: &Device, part: &Partition) -> Result<GrantRecord> {
+    let info = card.scheme(&part.scheme)?;
+    let held = Held::of_part(part, Some(record.domain.clone()));
+    let target = Target { claim: record.claim.clone(), grant: Grant::Part(part.id.clone()) };
+    Ok(GrantRecord {
+        step: Step::Share(target.clone()),
+        intent: None,
+        size: held.size,
+        held,
+        target: Some(target),
+        vendor: card.vendor.clone(),
+        model: card.model.clone(),
+        guarantees: info.guarantees.clone(),
+        needs: info.needs.clone(),
+    })
 }

@@ -8,6 +8,7 @@
 
 mod facts;
 mod files;
+mod left;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +23,7 @@ use vgpu_core::id::ClaimId;
 use crate::points::FaultPoints;
 
 pub use facts::{CLAIM_FILE, ClaimFacts, GrantFacts};
+pub(crate) use left::{Left, Mark};
 
 /// Where specs and claim files go.
 #[derive(Debug, Clone)]
