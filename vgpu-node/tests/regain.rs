@@ -1,4 +1,5 @@
-//! The ledger is lost while pods hold parts that were made ahead and that carry no tag: MIG on a mock machine.
+//! The ledger is lost while pods hold parts that were made ahead, and that carry no tag of their claims. On a mock
+//! machine, for every scheme that has profiles.
 
 mod world;
 
@@ -9,30 +10,43 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use vgpu_backend_mock::{MockFactory, Op, Preset};
-use vgpu_core::Host;
-use vgpu_core::id::{ClaimId, PartitionId, SlotId};
+use vgpu_core::id::{ClaimId, PartitionId, ProfileId, SlotId};
+use vgpu_core::{CreateOrder, Host, Placement, Scheme, Shape};
 use vgpu_node::absence::AbsenceOptions;
 use vgpu_node::inventory::Registry;
 use vgpu_node::{Allocated, CardLayout, KubeletView, Node};
 use world::{World, allocate, resource, start};
 
-const OFFERS: &str = r#"[
-    {"resource": "vgpu.dev/small", "kind": "slice", "profile": "1g.5gb", "lifecycle": "pooled"}
-]"#;
 const SMALL: &str = "vgpu.dev/small";
 
-/// A machine with a layout of seven parts, of which pods hold some.
+/// A machine, a scheme and profile, and how many of them the first card shall have.
+type Kind = (Preset, &'static str, &'static str, u32);
+
+const MIG: Kind = (Preset::A100x4Mig, "mig", "1g.5gb", 7);
+const MIM: Kind = (Preset::Mlu370x4Mim, "mim", "1m.8gb", 3);
+const HCU: Kind = (Preset::Bw1000x4, "hcu-mig", "2g.15gb", 3);
+
+/// A machine with a layout, of whose parts pods hold some.
 struct Stage {
+    kind: Kind,
     world: World,
     pods: Vec<Allocated>,
 }
 
 impl Stage {
     fn new(pods: usize) -> Self {
+        Self::of(MIG, pods)
+    }
+
+    fn of(kind: Kind, pods: usize) -> Self {
+        let (preset, scheme, profile, _) = kind;
+        let offers = serde_json::json!([{
+            "resource": SMALL, "kind": "slice", "profile": profile, "schemes": [scheme], "lifecycle": "pooled",
+        }]);
         let zero = Duration::ZERO;
         let absence = AbsenceOptions { unbroken: zero, apart: zero, age: zero, stale: zero };
-        let world = World { absence, ..World::new(Preset::A100x4Mig, OFFERS) };
-        let mut stage = Self { world, pods: Vec::new() };
+        let world = World { absence, ..World::new(preset, &offers.to_string()) };
+        let mut stage = Self { kind, world, pods: Vec::new() };
         let node = stage.open();
         node.lay_out();
         stage.pods = (0..pods).map(|_| pod(&node)).collect();
@@ -46,9 +60,10 @@ impl Stage {
         let (node, _) = Node::open(self.world.options(), registry).expect("opens");
         node.refresh();
         let first = &self.world.machine.devices().expect("cards")[0];
+        let (_, scheme, profile, count) = self.kind;
         let layouts: Vec<CardLayout> = serde_json::from_value(serde_json::json!([{
-            "select": {"devices": [first]}, "scheme": "mig",
-            "parts": [{"profile": "1g.5gb", "count": 7}],
+            "select": {"devices": [first]}, "scheme": scheme,
+            "parts": [{"profile": profile, "count": count}],
         }]))
         .expect("a layout");
         node.configure(&self.world.offers, &layouts).expect("reachable");
@@ -121,7 +136,14 @@ fn copy(from: &Path, to: &Path) {
 
 #[test]
 fn parts_that_pods_hold_are_theirs_again_and_go_back_to_the_layout() {
-    let stage = Stage::new(2);
+    for kind in [MIG, MIM, HCU] {
+        println!("{kind:?}");
+        all_of_it(kind);
+    }
+}
+
+fn all_of_it(kind: Kind) {
+    let stage = Stage::of(kind, 2);
     let held = held(&stage);
     let all = stage.world.parts();
     let node = stage.open_without_ledger();
@@ -146,10 +168,10 @@ fn parts_that_pods_hold_are_theirs_again_and_go_back_to_the_layout() {
     node.observe_kubelet(Some(&nothing));
     assert!(node.claims().is_empty());
     node.lay_out();
-    assert_eq!(node.pool(), held.iter().cloned().collect());
-    assert_eq!(stage.world.parts(), all, "nothing of the rest was touched");
-    let next = pod(&node);
-    assert!(held.contains(&part(&node, &next).expect("one of them")));
+    assert!(held.iter().all(|part| node.pool().contains(part)), "{:?}", node.pool());
+    assert!(stage.world.parts().is_superset(&all), "nothing of the rest was touched");
+    let next: Vec<Allocated> = (0..node.pool().len()).map(|_| pod(&node)).collect();
+    assert_eq!(parts(&node, &next).into_iter().flatten().collect::<BTreeSet<_>>(), node.pool());
 }
 
 #[test]
@@ -209,6 +231,10 @@ fn a_part_that_was_given_anew_is_its_new_claims() {
         stage.published(&old.claim).iter().enumerate().for_each(|(n, path)| {
             copy(&kept.join(n.to_string()), path);
         });
+        if !lost {
+            // Of the new one only the ledger knows.
+            fs::remove_file(&stage.published(&new.claim)[1]).expect("it was there");
+        }
         stage.pods.push(new.clone());
         let node = if lost { stage.open_without_ledger() } else { stage.open() };
         node.adopt(&stage.pods);
@@ -247,4 +273,27 @@ fn a_part_that_is_gone_is_not_regained() {
     let node = stage.open_without_ledger();
     node.adopt(&stage.pods);
     assert_eq!(parts(&node, &stage.pods), [None, Some(held[1].clone())]);
+}
+
+#[test]
+fn a_part_that_another_tool_named_is_never_regained() {
+    let stage = Stage::of((MIM.0, MIM.1, MIM.2, 2), 2);
+    let held = held(&stage);
+    let device = stage.world.machine.describe(&held[0].device()).expect("a card");
+    let profile = ProfileId::new(MIM.2).expect("a profile");
+    let info = device.scheme(&Scheme::MIM).expect("its scheme");
+    let places = info.profile(&profile).expect("in its table").placements.iter();
+    let orders = places.map(|slots| {
+        let shape = Shape::Profile(profile.clone());
+        let claim = ClaimId::new("vgpu-of-a-tool").expect("a claim id");
+        CreateOrder::admit(&device, &Scheme::MIM, shape, Placement::Slots(*slots), claim)
+    });
+    let faults = stage.world.machine.faults();
+    let mut made = orders.filter_map(|order| faults.foreign(&order.expect("a place")).ok());
+    let theirs = made.next().expect("there is room for one more");
+    stage.forge(&stage.pods[0].claim, held[0].local(), theirs.id.local());
+    let node = stage.open_without_ledger();
+    node.adopt(&stage.pods);
+    assert_eq!(parts(&node, &stage.pods), [None, Some(held[1].clone())]);
+    assert_eq!(node.pool(), [held[1].clone()].into());
 }
