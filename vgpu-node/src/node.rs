@@ -129,7 +129,10 @@ impl Node {
         for claim in specs.withdraw_others(&kept)? {
             tracing::warn!(%claim, "withdrew a spec that no prepared claim stands behind");
         }
-        mark.set()?;
+        // Without it the files only prove nothing: no reason to serve nobody, on a full disk for one.
+        if let Err(error) = mark.set() {
+            tracing::warn!(%error, "cannot write down of which boot the claims' files are");
+        }
         let node = Arc::new(Self {
             inventory: Inventory::new(registry, options.inventory.clone()),
             specs,

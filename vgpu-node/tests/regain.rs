@@ -297,3 +297,15 @@ fn a_part_that_another_tool_named_is_never_regained() {
     assert_eq!(parts(&node, &stage.pods), [None, Some(held[1].clone())]);
     assert_eq!(node.pool(), [held[1].clone()].into());
 }
+
+#[test]
+fn where_the_boot_cannot_be_written_down_all_goes_on_and_nothing_is_proven() {
+    let stage = Stage::new(1);
+    let mark = stage.world.dir.path().join("state/claims.boot");
+    fs::remove_file(&mark).expect("it was there");
+    fs::create_dir(&mark).expect("a folder in its place");
+    assert_eq!(held(&stage).len(), 1, "it opens, and the ledger has all");
+    let node = stage.open_without_ledger();
+    assert_eq!(node.adopt(&stage.pods), 1);
+    assert_eq!(parts(&node, &stage.pods), [None]);
+}
