@@ -89,7 +89,8 @@ pub(crate) fn find(dir: Option<&Path>, host_root: &Path) -> anyhow::Result<Optio
         ),
         Answer::Broken(why) => anyhow::bail!(
             "{at} does not run, and no container with a claim would start: {why}; install the vgpu-hook that came with \
-             the agent there (`cargo xtask hook` builds one that runs on any Linux)"
+             the agent there (`cargo xtask hook` builds one that runs on any Linux); where the agent is in a container, \
+             give --host-root"
         ),
     }
     Ok(Some(Hook { path, version }))
