@@ -9,7 +9,7 @@ use vgpu_scenarios::{Bench, Pod, Program, Ran, Requests, Scenario, Seen, play};
 
 use crate::cluster::process::wait_for;
 use crate::cluster::test::pod::{PROBE, container, pod, prober};
-use crate::cluster::test::world::{PATIENCE, PODS, World, why};
+use crate::cluster::test::world::{PATIENCE, World, why};
 
 /// Plays one.
 pub(crate) fn run(world: &World, scenario: &Scenario) -> Result<String> {
@@ -78,9 +78,6 @@ impl Bench for OnNode<'_> {
     }
 
     fn kill(&mut self, program: Program) -> Result<()> {
-        if program == Program::Kubelet && self.0.cluster.node.runs("agent") {
-            self.wait_left_over()?;
-        }
         self.0.cluster.node.signal(&program.to_string(), "KILL")
     }
 
@@ -112,24 +109,6 @@ impl OnNode<'_> {
     fn card(&self, n: usize) -> Result<DeviceId> {
         let cards = self.0.machine.devices()?;
         cards.get(n).cloned().with_context(|| format!("there is no card {n}"))
-    }
-
-    /// Waits until what pods of earlier scenarios left is released.
-    ///
-    /// A kubelet that has just started lists no pod, so that for a minute nobody's absence is proven. Whoever restarts it
-    /// and then waits for what is free would wait for that minute to pass.
-    fn wait_left_over(&self) -> Result<()> {
-        let mut left = Vec::new();
-        let waited = wait_for("release of what is left", PATIENCE * 2, || {
-            let pods = self.0.cluster.api.get(PODS)?;
-            let pods = pods["items"].as_array().cloned().unwrap_or_default();
-            let uids: Vec<&str> =
-                pods.iter().filter_map(|p| p["metadata"]["uid"].as_str()).collect();
-            left = self.0.claims()?;
-            left.retain(|c| c["holder"]["uid"].as_str().is_some_and(|uid| !uids.contains(&uid)));
-            Ok(left.is_empty().then_some(()))
-        });
-        waited.with_context(|| format!("claims of pods that are gone: {left:?}"))
     }
 }
 

@@ -20,8 +20,7 @@ use crate::cluster::up::Cluster;
 /// A guard against waiting for ever; nothing is judged by it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
-/// All pods of the scenarios.
-pub(crate) const PODS: &str = "/api/v1/namespaces/default/pods";
+const PODS: &str = "/api/v1/namespaces/default/pods";
 
 /// A number that every kernel with FUSE has: opening it works and does nothing, and containers may not unless the
 /// runtime says so. All nodes of the scripted cards are this device.
