@@ -176,6 +176,30 @@ fn a_mode_that_serves_another_domain_is_entered_anew_or_refused() {
 }
 
 #[test]
+fn a_mode_that_one_request_enters_is_there_for_the_next() {
+    let name = "GPU-1";
+    let easy = Change::IdleDevice;
+    let mode = |domain: Option<&str>| ModeInfo {
+        active: domain.is_some(),
+        enter: easy,
+        leave: easy,
+        affects: vec![id(name)],
+        domain: domain.map(|text| TrustDomain::new(text).expect("a domain")),
+    };
+    let ask = Request { modes: Modes::Enter, ..request("c", profile("1g.5gb")) };
+    for domain in [None, Some("theirs")] {
+        let inventory = one(card(name, Bytes::gib(40), 98, vec![mig(name, mode(domain))]));
+        let asks = vec![ask.clone(); 8];
+        let answers = plan_all(&inventory, &[], &asks[..7], Policy::Binpack).expect("all seven");
+        let entering = answers.iter().filter(|answer| answer[0].mode.is_some()).count();
+        assert_eq!((entering, answers[0][0].mode.is_some()), (1, true), "the first enters it");
+        let (at, refusal) = plan_all(&inventory, &[], &asks, Policy::Binpack).expect_err("eight");
+        assert_eq!(at, 7);
+        assert!(matches!(refusal.reasons[0].why, Why::NoSlot { max: 7, .. }), "{refusal:?}");
+    }
+}
+
+#[test]
 fn the_seventeenth_size_is_told_by_name() {
     let name = "MLU-1";
     let inventory = one(card(name, Bytes::gib(48), 60, vec![smlu(name, Bytes::mib(256))]));

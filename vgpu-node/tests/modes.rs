@@ -62,6 +62,24 @@ fn the_mode_comes_with_the_first_claim_and_goes_with_the_last() {
 }
 
 #[test]
+fn a_card_that_is_not_in_its_mode_offers_what_it_has_in_it() {
+    let (world, card) = world();
+    let offer = OFFER.replace("\"slots\":4,\"domain\":\"team-b\"", "\"profile\":\"1g.10gb\"");
+    let offer = offer.replace("mps", "mig").replace("CARD", card.as_str());
+    let world = World { offers: serde_json::from_str(&offer).expect("an offer"), ..world };
+    let node = world.node();
+    assert_eq!(healthy(&node, "vgpu.dev/share"), 7);
+    // All are had at once, before the first of them is there.
+    let ids: Vec<_> =
+        (0..7).map(|_| allocate(&node, "vgpu.dev/share", 1).expect("free").1).collect();
+    for ids in &ids {
+        node.prepare(&start("vgpu.dev/share", ids)).expect("prepared");
+    }
+    assert_eq!(healthy(&node, "vgpu.dev/share"), 7, "each is held, and none is closed");
+    assert_eq!(node.claims().len(), 7);
+}
+
+#[test]
 fn a_mode_that_nobody_needs_is_left_after_a_crash_too() {
     let (world, card) = world();
     {

@@ -40,6 +40,9 @@ fn one(nodes: &mut [Node], request: &Request, policy: Policy) -> Answer {
         let device = device.expect("the planner chooses among the node's cards");
         node.held.extend(Held::of(device, &assignment.step, &request.domain));
         let enforces = enforced(device, &assignment);
+        if let Some(order) = &assignment.mode {
+            node.inventory.enter(order);
+        }
         grants.push(Granted { assignment, enforces });
     }
     Answer { claim, node: Some(node.name.clone()), grants, refusals: Vec::new() }

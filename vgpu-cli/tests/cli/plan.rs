@@ -74,6 +74,23 @@ fn what_earlier_requests_took_is_gone_for_later_ones() {
 }
 
 #[test]
+fn a_mode_that_one_request_enters_is_there_for_later_ones() {
+    let seventh = |n: usize| {
+        request(
+            &format!("c{n}"),
+            json!({"profile": "1g.10gb"}),
+            json!({"schemes": ["mig"], "modes": "enter"}),
+        )
+    };
+    let question = json!({
+        "nodes": [{"name": "a", "machine": {"cards": [{"model": "h100-sxm80gb"}]}}],
+        "requests": (0..8).map(seventh).collect::<Vec<_>>()
+    });
+    let answer = ask(&question, &["--json"]).json();
+    assert_eq!((&answer["placed"], &answer["refused"]), (&json!(7), &json!(1)), "{answer}");
+}
+
+#[test]
 fn what_devices_says_is_a_node_for_plan() {
     for preset in PRESETS.into_iter().filter(|preset| *preset != "empty") {
         let words = ["devices", "--backend", "mock", "--machine", preset, "--json"];

@@ -9,11 +9,14 @@ mod request;
 mod sizes;
 pub mod units;
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use crate::device::{Device, Link};
 use crate::id::DeviceId;
 use crate::order::{CreateOrder, ModeOrder, Target};
+use crate::scheme::SchemeInfo;
 
 pub use held::Held;
 pub use refusal::{Reason, Refusal, Why};
@@ -28,6 +31,21 @@ pub struct Inventory {
     /// Known links; a missing pair scores 0.
     #[serde(default)]
     pub links: Vec<Link>,
+}
+
+impl Inventory {
+    /// Makes the cards what they are once a mode was entered.
+    pub fn enter(&mut self, order: &ModeOrder) {
+        let cards = self.devices.iter_mut().filter(|device| device.id == order.device);
+        let is_it = |info: &&mut SchemeInfo| order.scheme.as_ref() == Some(&info.scheme);
+        for info in cards.flat_map(|device| &mut device.schemes).filter(is_it) {
+            info.mode.active = true;
+            // Where no mode serves a domain, what is held says whose neighbourhood it is.
+            if info.mode.domain.is_some() {
+                info.mode.domain.clone_from(&order.domain);
+            }
+        }
+    }
 }
 
 /// One device's part of the answer.
@@ -88,7 +106,8 @@ pub fn plan(
     Ok(nearest(inventory, fits, request.count))
 }
 
-/// Decides several requests one after the other, each seeing what the earlier ones take.
+/// Decides several requests one after the other, each seeing what the earlier ones take, and the modes that are entered
+/// for them.
 ///
 /// # Errors
 /// The index of the first request that is refused, with its refusal; nothing is decided then.
@@ -98,13 +117,17 @@ pub fn plan_all(
     requests: &[Request],
     policy: Policy,
 ) -> Result<Vec<Vec<Assignment>>, (usize, Refusal)> {
+    let mut inventory = Cow::Borrowed(inventory);
     let mut held = held.to_vec();
     let mut answers = Vec::new();
     for (i, request) in requests.iter().enumerate() {
-        let answer = plan(inventory, &held, request, policy).map_err(|refusal| (i, refusal))?;
+        let answer = plan(&inventory, &held, request, policy).map_err(|refusal| (i, refusal))?;
         for assignment in &answer {
             let device = inventory.devices.iter().find(|d| d.id == assignment.device);
             held.extend(device.and_then(|d| Held::of(d, &assignment.step, &request.domain)));
+            if let Some(order) = &assignment.mode {
+                inventory.to_mut().enter(order);
+            }
         }
         answers.push(answer);
     }
