@@ -3,6 +3,7 @@
 
 mod absence;
 mod limits;
+mod mim;
 mod namespaces;
 mod node;
 
@@ -26,6 +27,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario { name: "mlu-64-instances", run: |world| Mlu::tried(world, limits::instances) },
     Scenario { name: "mlu-17-sizes", run: |world| Mlu::tried(world, limits::sizes) },
     Scenario { name: "mlu-unmade", run: |world| Mlu::tried(world, absence::unmade) },
+    Scenario { name: "mlu-mim", run: |world| Mlu::tried(world, mim::instances) },
     Scenario { name: "mlu-host-pid", run: |world| Mlu::tried(world, namespaces::hosts) },
     Scenario { name: "mlu-shared-pid", run: |world| Mlu::tried(world, namespaces::shared) },
 ];
