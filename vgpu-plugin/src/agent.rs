@@ -34,6 +34,7 @@ use crate::nvidia::NvidiaConfig;
 use crate::resource::NodeResource;
 use crate::runtime;
 use crate::sockets::{self, SocketPaths};
+use crate::sys;
 
 /// The CDI kind of all our devices; a device's name is its claim.
 pub const CDI_KIND: &str = "vgpu.dev/claim";
@@ -260,6 +261,8 @@ impl std::fmt::Debug for Agent {
 /// As [`Agent::start`], and for a configuration that cannot be read at the start.
 pub fn run(choices: Vec<Choice>, args: RunArgs) -> anyhow::Result<()> {
     logs::start(args.log_format);
+    // Before there is any other thread.
+    sys::few_heaps();
     let config = NodeConfig::read(&args.config)?;
     let (choices, children) = children::place(choices, &config, &args.backends)?;
     let options = AgentOptions {

@@ -11,6 +11,7 @@
 //! | [`sockets`], `notice` | for the hook program and for `vgpu claims` |
 //! | `runtime` | whether the container runtime resolves CDI names |
 //! | `metrics`, `http` | what Prometheus reads |
+//! | `sys` | what the C library is told |
 
 pub mod agent;
 pub mod args;
@@ -30,6 +31,7 @@ mod program;
 mod resource;
 mod runtime;
 pub mod sockets;
+mod sys;
 
 pub use agent::{Agent, AgentOptions, RuntimeCheck, run};
 pub use dry_run::check_config;
