@@ -26,13 +26,13 @@ use crate::publish::{GrantFacts, Left};
 type Held = (GrantRecord, Option<PoolRecord>);
 
 impl Node {
-    /// Gives a claim that was taken up from the checkpoint, and that wants parts made ahead, those that its file names;
-    /// answers whether it did. `named` is every claim that the checkpoint has.
-    pub(crate) fn regain(&self, id: &ClaimId, left: &Left, named: &BTreeSet<&ClaimId>) -> bool {
-        let Ok(record) = self.claim(id).map(|claim| claim.record) else { return false };
+    /// Gives a claim that was taken up from the checkpoint, and that wants parts made ahead, those that its file names.
+    /// `named` is every claim that the checkpoint has.
+    pub(crate) fn regain(&self, id: &ClaimId, left: &Left, named: &BTreeSet<&ClaimId>) {
+        let Ok(record) = self.claim(id).map(|claim| claim.record) else { return };
         let pooled = record.wanted.iter().all(|w| w.lifecycle == Lifecycle::Pooled);
         if record.stage != Stage::Open || record.wanted.is_empty() || !pooled {
-            return false;
+            return;
         }
         let snapshot = self.snapshot();
         let regained = self.held_parts(&record, left, named, &snapshot).and_then(|held| {
@@ -44,13 +44,12 @@ impl Node {
             })?;
             made.into_iter().flatten().try_for_each(|record| self.write_pool(&record))
         });
-        match &regained {
+        match regained {
             Ok(()) => tracing::info!(claim = %id, "its parts, made ahead, are told by its file"),
             Err(error) => {
                 tracing::warn!(claim = %id, %error, "its parts, made ahead, cannot be told without the ledger");
             }
         }
-        regained.is_ok()
     }
 
     fn held_parts(

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result, ensure};
+use vgpu_scenarios::cambricon::card;
 
 use super::node::Mlu;
 use crate::cluster::test::pod::{pod, prober};
@@ -10,15 +11,16 @@ use crate::cluster::test::pod::{pod, prober};
 /// Thirds of card 5.
 const MIM: &str = "vgpu.dev/mim";
 const CARD: usize = 5;
-const OFFER: &str = "
-- {resource: vgpu.dev/mim, kind: slice, profile: 2m.16gb, schemes: [mim], select: {devices: [MLU-37080005-6d6c-7500-a000-000000000005]}}
-";
 
 /// Offered while the agent runs: each container has an instance at a place of its own; who comes after waits, and what it
 /// gets is made when what was there is unmade.
 pub(crate) fn instances(mlu: &Mlu) -> Result<String> {
     let world = mlu.world();
-    world.reload(OFFER, "took the configuration")?;
+    let offer = format!(
+        "- {{resource: {MIM}, kind: slice, profile: 2m.16gb, schemes: [mim], select: {{devices: [{}]}}}}\n",
+        card(CARD)
+    );
+    world.reload(&offer, "took the configuration")?;
     world.wait_within(MIM, 3..)?;
     let created = |name: &str, containers: &[&str]| {
         world.create(&pod(name, containers.iter().map(|c| prober(c, &[(MIM, 1)])).collect()))
